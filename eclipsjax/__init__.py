@@ -1,0 +1,3 @@
+"""eclipsjax"""
+
+__version__ = "0.1.0"

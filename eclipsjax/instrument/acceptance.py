@@ -1,0 +1,130 @@
+"""The valid solid angle: which emission directions land on which segment when nothing is in the way.
+
+Without a field electrons fly straight and the rim of a segment is seen where it is. With one, each point of the rim is
+aimed at through the field. Either way the result is the rim's image on the sky above the specimen, once for every
+energy and every beam position: the table that the renderer reads.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from eclipsjax._types import InputError, as_real, concrete
+from eclipsjax.instrument.bands import Bands, cut_bands
+from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.instrument.outline import segment_outlines
+from eclipsjax.instrument.spectrum import Spectrum
+
+
+class AcceptanceTable(eqx.Module):
+    """Rims of all segments on the sky, seen from one or nine beam positions.
+
+    - `theta`, `phi`: `(position, energy, segment, vertex)` polar angle and azimuth (counter-clockwise in the image), rad.
+    - `share`: `(position, energy, segment)` weight of each energy in the segment's current, summing to 1.
+    - `field_mm`: `(2,)` width and height of the field of view that the positions span, mm; the positions are its centre
+      alone or a 3 x 3 grid (rows from the top, columns from the left).
+    """
+
+    theta: Float[Array, "position energy segment vertex"]
+    phi: Float[Array, "position energy segment vertex"]
+    share: Float[Array, "position energy segment"]
+    field_mm: Float[Array, "2"]
+    rings: tuple[int, ...] = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def follows_beam(self) -> bool:
+        """Whether the table resolves how the view of the detector changes across the image."""
+        return self.theta.shape[0] > 1
+
+    def bands(self, azimuths: int = 64, body_bands: int = 1) -> Bands:
+        """The table cut into `azimuths` bins and polar bands, with a leading axis of beam positions. Gradient: exact."""
+        return jax.vmap(lambda t, p, s: cut_bands(t, p, s, self.rings, azimuths, body_bands))(
+            self.theta, self.phi, self.share
+        )
+
+
+def acceptance(
+    scope: Microscope,
+    field_mm: tuple[float, float] | float | None = None,
+    spectrum: Spectrum | None = None,
+    field=None,
+) -> AcceptanceTable:
+    """Valid solid angle of every segment of `scope`, once per instrument.
+
+    **Arguments:**
+
+    - `scope`: the microscope.
+    - `field_mm`: width and height (or one number for both) of the images' field of view, mm. A pixel off the optical axis
+      sees the detector from another place, which turns a flat specimen into a dome; given a field, the table holds nine
+      beam positions and `render` interpolates. Needed above some 10 um, where the effect passes 0.1 deg of slope.
+    - `spectrum`: energies of the emitted electrons; all elastic by default.
+    - `field`: the electrostatic field as `solve_field(scope)` returns it; solved here when an electrode is biased and
+      none is given. Where all is grounded electrons fly straight and no field is solved.
+
+    Returns an `AcceptanceTable`. Gradient: exact in every number of `scope` and `spectrum` (gain and pedestal have none:
+    they belong to `record`).
+    """
+    spectrum = Spectrum.elastic() if spectrum is None else spectrum
+    size = _field_size(field_mm, scope.detector.distance_mm.dtype)
+    if field is None and scope.is_biased:
+        from eclipsjax.instrument.electrostatics import solve_field
+
+        field = solve_field(scope)
+    return _acceptance(scope, spectrum, field, size, field_mm is not None)
+
+
+@partial(jax.jit, static_argnames="is_wide")
+def _acceptance(scope, spectrum, field, field_mm, is_wide) -> AcceptanceTable:
+    dtype = scope.detector.distance_mm.dtype
+    unit = np.array([-0.5, 0.0, 0.5]) if is_wide else np.zeros(1)
+    grid = np.stack([np.tile(unit, len(unit)), np.repeat(unit, len(unit))], axis=-1)
+    centre = jnp.stack([scope.beam.position_x_mm, scope.beam.position_y_mm])
+    positions = centre[None, :] + jnp.asarray(grid, dtype=dtype) * field_mm[None, :]
+    outlines = segment_outlines(scope.detector)
+    energies = scope.beam.energy_kev * spectrum.fraction.astype(dtype)
+
+    def seen_from(position, energy):
+        if field is None:
+            return _straight(position, outlines)
+        from eclipsjax.instrument.aim import aim
+
+        directions, _ = aim(scope, field, position, energy, outlines.reshape(-1, 3))
+        return _angles(directions.reshape(outlines.shape))
+
+    theta, phi = jax.vmap(jax.vmap(seen_from, (None, 0)), (0, None))(positions, energies)
+    segments = scope.detector.segments
+    gained_kev = 1e-3 * (segments.bias_v - scope.column.specimen_bias_v)
+    share = jax.vmap(spectrum.diode_share, (None, 0, 0), 1)(
+        scope.beam.energy_kev, gained_kev, segments.threshold_kev
+    )
+    share = jnp.broadcast_to(share.astype(dtype), (len(grid), *share.shape))
+    return AcceptanceTable(theta, phi, share, field_mm, segments.rings, segments.names)
+
+
+def _straight(position_mm, outlines) -> tuple[Array, Array]:
+    """Polar angle and azimuth of the outlines' points from the specimen point at `position_mm` (x, y)."""
+    origin = jnp.concatenate([position_mm, jnp.zeros_like(position_mm[:1])])
+    return _angles(outlines - origin[None, None, :])
+
+
+def _angles(direction) -> tuple[Array, Array]:
+    """Polar angle and azimuth (counter-clockwise as seen in the image) of directions in image axes with z up."""
+    x, y, z = direction[..., 0], direction[..., 1], direction[..., 2]
+    return jnp.arctan2(jnp.sqrt(x * x + y * y), z), jnp.arctan2(-y, x)
+
+
+def _field_size(field_mm, dtype) -> Float[Array, "2"]:
+    if field_mm is None:
+        return jnp.zeros(2, dtype)
+    size = jnp.broadcast_to(as_real(field_mm).astype(dtype), (2,))
+    value = concrete(size)
+    if value is not None and not (np.isfinite(value).all() and (value > 0).all()):
+        raise InputError(f"field_mm is {field_mm}: give the width and height of the image in millimetres.")
+    return size

@@ -1,0 +1,69 @@
+"""Tilted planes: the detector plate's lower face and the stage, as frames in image axes (x right, y down, z up)."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from eclipsjax._types import Scalar, as_real
+from eclipsjax.instrument.microscope import Microscope
+
+Vector = Float[Array, "3"]
+
+
+class Plane(eqx.Module):
+    """A plane through `origin_mm` with the orthonormal rows `axes` = (along its x, along its y, upward normal)."""
+
+    origin_mm: Vector = eqx.field(converter=as_real)
+    axes: Float[Array, "3 3"] = eqx.field(converter=as_real)
+
+    @property
+    def normal(self) -> Vector:
+        """Unit normal, pointing up."""
+        return self.axes[2]
+
+    def to_local(self, position_mm: Vector) -> Vector:
+        """Coordinates in the plane's frame, mm: along its x, along its y, height above it. Gradient: exact."""
+        return self.axes @ (position_mm - self.origin_mm)
+
+    def to_image(self, local_mm: Vector) -> Vector:
+        """Position in image axes of a point given in the plane's frame, mm. Gradient: exact."""
+        return self.origin_mm + self.axes.T @ local_mm
+
+    def height_mm(self, position_mm: Vector) -> Scalar:
+        """Height of a position above the plane, mm. Gradient: exact."""
+        return jnp.vdot(self.normal, position_mm - self.origin_mm)
+
+
+def tilted_axes(tilt_x_deg: Array, tilt_y_deg: Array) -> Float[Array, "3 3"]:
+    """Rows (e_x, e_y, normal) of a plane tilted about the image's x axis (lifting +y) and then y axis (lifting +x).
+
+    e_x = (cos ty, 0, sin ty), e_y = (-sin tx sin ty, cos tx, sin tx cos ty). Gradient: exact.
+    """
+    tilt_x, tilt_y = jnp.deg2rad(tilt_x_deg), jnp.deg2rad(tilt_y_deg)
+    cos_x, sin_x, cos_y, sin_y = jnp.cos(tilt_x), jnp.sin(tilt_x), jnp.cos(tilt_y), jnp.sin(tilt_y)
+    along_x = jnp.stack([cos_y, jnp.zeros_like(cos_y), sin_y])
+    along_y = jnp.stack([-sin_x * sin_y, cos_x, sin_x * cos_y])
+    normal = jnp.stack([-cos_x * sin_y, -sin_x, cos_x * cos_y])
+    return jnp.stack([along_x, along_y, normal])
+
+
+def level_plane(height_mm: Array) -> Plane:
+    """The plane z = `height_mm`. Gradient: exact."""
+    height = as_real(height_mm)
+    return Plane(height * jnp.array([0.0, 0.0, 1.0], height.dtype), jnp.eye(3, dtype=height.dtype))
+
+
+def detector_plane(scope: Microscope) -> Plane:
+    """The plate's active face, its origin the plate's centre. Gradient: exact."""
+    plate = scope.detector
+    origin = jnp.stack([plate.offset_x_mm, plate.offset_y_mm, plate.distance_mm])
+    return Plane(origin, tilted_axes(plate.tilt_x_deg, plate.tilt_y_deg))
+
+
+def stage_plane(scope: Microscope) -> Plane:
+    """The specimen's macroscopic plane, through the point where the optical axis meets it. Gradient: exact."""
+    column = scope.column
+    axes = tilted_axes(column.stage_tilt_x_deg, column.stage_tilt_y_deg)
+    return Plane(jnp.zeros_like(axes[0]), axes)

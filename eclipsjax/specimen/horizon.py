@@ -1,0 +1,169 @@
+"""The exposed angle: how far down each pixel can look before the relief around it gets in the way.
+
+Along one azimuth the relief hides everything below the largest mean slope (z(r) - z(0)) / r met on the way out, or below
+the pixel's own tangent plane. One number per pixel and azimuth therefore says it all: the cotangent of the polar angle
+of the horizon. Rays are sampled where they cross the rows or columns of their major axis (two taps a step), with steps
+that grow with distance. Beyond the border of the map nothing is known and nothing hides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from eclipsjax._types import InputError, Map, Scalar, as_real, image_direction
+from eclipsjax._polar import polar_primitives
+from eclipsjax.specimen.ray_maximum import RaySteps, largest_mean_slope, smooth_mean_slope
+from eclipsjax.specimen.surface import Surface
+
+
+def _check_rays(radius_px: int, growth: float) -> None:
+    if radius_px < 1:
+        raise InputError(f"radius_px is {radius_px}: look at least one pixel far.")
+    if not growth >= 1:
+        raise InputError(f"growth is {growth}: steps cannot shrink with distance; give 1 or more.")
+
+
+class HardHorizon(eqx.Module):
+    """The true horizon: the largest mean slope along the ray.
+
+    - `radius_px`: how far to look, pixels along the ray's major axis (static).
+    - `growth`: each step is at least this many times as far out as the one before (static; 1 visits every pixel).
+
+    Gradient: exact almost everywhere (that of the one sample which makes the horizon).
+    """
+
+    radius_px: int = eqx.field(static=True, default=128)
+    growth: float = eqx.field(static=True, default=1.1)
+
+    def __check_init__(self):
+        _check_rays(self.radius_px, self.growth)
+
+    def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
+        """Cotangent of the horizon's polar angle along one azimuth, `(y, x)`; heights in pixels."""
+        return largest_mean_slope(height_px, slope_along, steps)
+
+
+class SmoothHorizon(eqx.Module):
+    """A horizon without kinks: softness * log sum exp(mean slope / softness) over the ray's samples and the tangent.
+
+    - `radius_px`, `growth`: as for `HardHorizon` (static).
+    - `softness`: in units of slope; the horizon turns into the hard one as it goes to 0.
+
+    Gradient: exact for this function, which itself is biased against the true horizon: its cotangent is too large by
+    between 0 and softness * log(1 + number of steps) (about 3.6 softness for the default radius), so images come out
+    slightly too dark. Every sample near the maximum shares in the gradient.
+    """
+
+    radius_px: int = eqx.field(static=True, default=128)
+    growth: float = eqx.field(static=True, default=1.1)
+    softness: Scalar = eqx.field(converter=as_real, default=0.02)
+
+    def __check_init__(self):
+        _check_rays(self.radius_px, self.growth)
+
+    def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
+        """Softened cotangent of the horizon's polar angle along one azimuth, `(y, x)`; heights in pixels."""
+        return smooth_mean_slope(height_px, slope_along, self.softness.astype(height_px.dtype), steps)
+
+
+class NoRelief(eqx.Module):
+    """Nothing hides but the pixel's own tangent plane: what closed-form photometric stereo assumes. Gradient: exact."""
+
+    radius_px: int = eqx.field(static=True, default=0)
+    growth: float = eqx.field(static=True, default=2.0)
+
+    def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
+        """Cotangent of the tangent plane's polar angle along one azimuth, `(y, x)`."""
+        return slope_along
+
+
+Horizon = HardHorizon | SmoothHorizon | NoRelief
+
+
+def azimuth_centres(azimuths: int) -> np.ndarray:
+    """Centres of `azimuths` equal azimuth bins, radians, the first bin starting at 0."""
+    if azimuths < 4:
+        raise InputError(
+            f"azimuths is {azimuths}: give at least 4 directions around a pixel (64 is the default)."
+        )
+    return (np.arange(azimuths) + 0.5) * (2 * np.pi / azimuths)
+
+
+def fold_azimuths(
+    surface: Surface,
+    azimuths: int,
+    method: Horizon,
+    contribution: Callable[[Map, Map, Any], Any],
+    per_azimuth: Any,
+) -> Any:
+    """Sum `contribution(cot_horizon, slope_along, per_azimuth[k])` over all azimuths k.
+
+    One compiled body serves every azimuth; nothing but the running sum is kept, and reverse mode recomputes each horizon.
+    """
+    of_one, rays = _rays(surface, azimuths, method)
+    summand = jax.checkpoint(lambda ray, extra: contribution(*of_one(ray), extra))
+    shapes = jax.eval_shape(summand, *jax.tree.map(lambda leaf: leaf[0], (rays, per_azimuth)))
+    start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+
+    def body(total, xs):
+        return jax.tree.map(jnp.add, total, summand(*xs)), None
+
+    return lax.scan(body, start, (rays, per_azimuth))[0]
+
+
+def _rays(surface: Surface, azimuths: int, method: Horizon) -> tuple[Callable, Any]:
+    """A function from one ray to (cot_horizon, slope_along), and the rays of all azimuths stacked."""
+    slope_x, slope_y = surface.slopes()
+    height_px = surface.height_nm / surface.pixel_size_nm
+    dtype = height_px.dtype
+    centres = azimuth_centres(azimuths)
+    along = tuple(c.astype(dtype) for c in image_direction(jnp.asarray(centres)))
+
+    def of_one(ray):
+        steps, (along_x, along_y) = ray
+        slope_along = slope_x * along_x + slope_y * along_y
+        return method.cot_horizon(height_px, slope_along, steps), slope_along
+
+    return of_one, (RaySteps.along(centres, method.radius_px, method.growth, dtype), along)
+
+
+@partial(jax.jit, static_argnames="azimuths")
+def horizon(
+    surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()
+) -> Float[Array, "azimuth y x"]:  # noqa: B008
+    """Horizon of every pixel: cotangent of its polar angle for `azimuths` directions.
+
+    Element k looks along azimuth (k + 1/2) 360 / azimuths deg (counter-clockwise as seen in the image). A direction of
+    polar angle theta (from the optical axis) is exposed where cot(theta) > horizon; 0 is a free view down to the
+    horizontal, positive values are walls, negative ones slopes that fall away.
+    Gradient: that of the method (`HardHorizon` exact, `SmoothHorizon` exact but of a biased function).
+    """
+    of_one, rays = _rays(surface, azimuths, method)
+    return lax.map(jax.checkpoint(lambda ray: of_one(ray)[0]), rays)
+
+
+@partial(jax.jit, static_argnames="azimuths")
+def sky_view(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()) -> Map:  # noqa: B008
+    """Share of a Lambertian emitter's electrons that leave the relief, per pixel: `(y, x)`, 1 in the open.
+
+    (1/pi) times the integral of cos(emission angle) over all exposed directions, in closed form in the polar angle
+    (physics of radiative view factors). Gradient: that of the method.
+    """
+    slope_x, slope_y = surface.slopes()
+    normal_z = 1.0 / jnp.sqrt(1.0 + slope_x**2 + slope_y**2)
+
+    def visible(cot_horizon, slope_along, _):
+        b, a = polar_primitives(cot_horizon)
+        return b - slope_along * a
+
+    total = fold_azimuths(surface, azimuths, method, visible, None)
+    return (2.0 / azimuths) * normal_z * total
