@@ -27,7 +27,8 @@ class InputError(ValueError):
 def as_real(value: Any) -> Array:
     """A floating-point array; Python and NumPy numbers get JAX's default precision, JAX arrays keep their own."""
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
-        return value
+        # With an explicit dtype the type is never weak, so a changed number does not trace anew.
+        return jnp.asarray(value, dtype=value.dtype)
     return jnp.asarray(value, dtype=jnp.result_type(float))
 
 
@@ -37,5 +38,5 @@ def concrete(value: Any) -> np.ndarray | None:
 
 
 def image_direction(azimuth: Any) -> tuple[Array, Array]:
-    """Array-axis components (along x, along y) of the azimuth `azimuth` in radians: (cos, -sin), because rows run down."""
+    """Components along the array axes (x, y) of an azimuth in radians: (cos, -sin), because rows run down."""
     return jnp.cos(azimuth), -jnp.sin(azimuth)

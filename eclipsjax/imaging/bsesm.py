@@ -1,7 +1,8 @@
 """The exact simulator: visible angle = valid and exposed, integrated over the emission law, per pixel and segment.
 
 For every azimuth the horizon closes the polar bands of the valid solid angle from below. The Lambertian law is then a
-difference of elementary antiderivatives; any other law is summed on a few Gauss points of what is left open of each band.
+difference of elementary antiderivatives; any other law is summed on a few Gauss points of what is left open of each
+band.
 """
 
 from __future__ import annotations
@@ -46,14 +47,12 @@ def render(
     - `horizon`: `HardHorizon(...)`, `SmoothHorizon(...)` or `NoRelief()`.
 
     Returns `(segment, y, x)`, before yield, gain, pedestal, blur and noise (those are `record`'s).
-    Gradient: exact almost everywhere in the heights, the pixel size, the table and the law with `HardHorizon` (the horizon
-    is a maximum: at a tie the derivative is that of one of the two); exact for the softened, biased image with
+    Gradient: exact almost everywhere in the heights, the pixel size, the table and the law with `HardHorizon` (the
+    horizon is a maximum: at a tie the derivative is that of one of the two); exact for the softened, biased image with
     `SmoothHorizon`.
     """
     if horizon is not None and radius_px is not None:
-        raise InputError(
-            f"radius_px = {radius_px} and horizon = {horizon} both say how far to look: give one of them."
-        )
+        raise InputError(f"radius_px = {radius_px} and horizon = {horizon} both say how far to look: give one of them.")
     if horizon is None:
         horizon = HardHorizon(radius_px=128 if radius_px is None else radius_px)
     _check_field(surface, table)
@@ -132,9 +131,7 @@ def _by_quadrature(slope_x, slope_y, normal_z, law, position_weights):
                 flat, tilted = 0.0, 0.0
                 for point, g in zip(points, gauss, strict=True):
                     cos_polar = low + (top - low) * (0.5 + 0.5 * point)
-                    value, change = jax.jvp(
-                        partial(density, cos_polar), (azimuth,), (jnp.ones_like(azimuth),)
-                    )
+                    value, change = jax.jvp(partial(density, cos_polar), (azimuth,), (jnp.ones_like(azimuth),))
                     flat, tilted = flat + g * value, tilted + g * change
                 flat, tilted = lax.optimization_barrier((flat, tilted))
                 half = 0.5 * (top - low)
@@ -181,6 +178,6 @@ def _check_field(surface: Surface, table: AcceptanceTable) -> None:
     needed = np.array([columns, rows]) * pixel * 1e-6
     if (needed > 1.01 * field_mm).any():
         raise InputError(
-            f"the image spans {needed[0]:g} x {needed[1]:g} mm but the table only {field_mm[0]:g} x {field_mm[1]:g} mm: "
+            f"the image spans {needed[0]:g} x {needed[1]:g} mm but the table only {field_mm[0]:g} x {field_mm[1]:g}: "
             "build it with acceptance(scope, field_mm=...) for this field of view."
         )

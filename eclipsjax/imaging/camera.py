@@ -35,9 +35,7 @@ def _optional_real(value: Any) -> Array | None:
 def _check_share(name: str, leaf: Array, may_be_zero: bool) -> None:
     value = concrete(leaf)
     if value is not None and not (0 <= value <= 1 and (value > 0 or may_be_zero)):
-        raise InputError(
-            f"{name} is {value}: give a share {'from 0' if may_be_zero else 'above 0 and up'} to 1."
-        )
+        raise InputError(f"{name} is {value}: give a share {'from 0' if may_be_zero else 'above 0 and up'} to 1.")
 
 
 def primary_dose(beam: Beam) -> Scalar:
@@ -240,13 +238,9 @@ def record_with_clipping(
         camera = Camera() if key is None else Camera.measured(1.0, bits=None)
     _check_signal(signal, scope, yield_map)
     if camera.is_random and key is None:
-        raise InputError(
-            "the camera draws random numbers (jitter, shot, additive) but key is missing: give one."
-        )
+        raise InputError("the camera draws random numbers (jitter, shot, additive) but key is missing: give one.")
     if camera.blur is not None and pixel_size_nm is None:
-        raise InputError(
-            "camera.blur is in nanometres but pixel_size_nm is missing: give the nanometres per pixel."
-        )
+        raise InputError("camera.blur is in nanometres but pixel_size_nm is missing: give the nanometres per pixel.")
     pixel = None if pixel_size_nm is None else concrete(pixel_size_nm)
     if pixel is not None and not (pixel.ndim == 0 and np.isfinite(pixel) and pixel > 0):
         raise InputError(f"pixel_size_nm is {pixel}: give one positive number of nanometres per pixel.")
@@ -273,9 +267,7 @@ def _record(signal, key, scope, camera, pixel_size_nm, yield_map) -> Recorded:
         return Recorded(counts, none, none)
     highest = 2**camera.bits - 1
     grey = jnp.round(counts)
-    low, high = (
-        jnp.mean(outside.astype(signal.dtype), axis=(1, 2)) for outside in (grey < 0, grey > highest)
-    )
+    low, high = (jnp.mean(outside.astype(signal.dtype), axis=(1, 2)) for outside in (grey < 0, grey > highest))
     return Recorded(jnp.clip(grey, 0, highest), low, high)
 
 
@@ -305,9 +297,7 @@ def _per_channel(values: Array) -> Array:
 def _check_signal(signal: Array, scope: Microscope, yield_map: Any) -> None:
     count = scope.detector.segments.count
     if signal.ndim != 3 or signal.shape[0] != count or signal.size == 0:
-        raise InputError(
-            f"signal has shape {signal.shape}: give (segment, y, x) with the scope's {count} segments."
-        )
+        raise InputError(f"signal has shape {signal.shape}: give (segment, y, x) with the scope's {count} segments.")
     if yield_map is not None and jnp.shape(yield_map) not in ((), signal.shape[1:]):
         raise InputError(
             f"yield_map has shape {jnp.shape(yield_map)}: give one number or a map of the image's shape "
@@ -328,9 +318,7 @@ def exposure(
     """
     signal = as_real(signal)
     _check_signal(signal, scope, yield_map)
-    gain, pedestal = (
-        v.astype(signal.dtype) for v in (scope.detector.segments.gain, scope.detector.segments.pedestal)
-    )
+    gain, pedestal = (v.astype(signal.dtype) for v in (scope.detector.segments.gain, scope.detector.segments.pedestal))
     level = signal * jnp.broadcast_to(
         as_real(1.0 if yield_map is None else yield_map).astype(signal.dtype), signal.shape
     )

@@ -8,6 +8,7 @@ energy and every beam position: the table that the renderer reads.
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,10 +23,15 @@ from eclipsjax.instrument.outline import segment_outlines
 from eclipsjax.instrument.spectrum import Spectrum
 
 
+class NoField(eqx.Module):
+    """Electrons fly straight, whatever the electrodes' potentials: for tracing with grounded electrodes."""
+
+
 class AcceptanceTable(eqx.Module):
     """Rims of all segments on the sky, seen from one or nine beam positions.
 
-    - `theta`, `phi`: `(position, energy, segment, vertex)` polar angle and azimuth (counter-clockwise in the image), rad.
+    - `theta`, `phi`: `(position, energy, segment, vertex)` polar angle and azimuth (counter-clockwise in the image),
+      rad.
     - `share`: `(position, energy, segment)` weight of each energy in the segment's current, summing to 1.
     - `field_mm`: `(2,)` width and height of the field of view that the positions span, mm; the positions are its centre
       alone or a 3 x 3 grid (rows from the top, columns from the left).
@@ -44,7 +50,7 @@ class AcceptanceTable(eqx.Module):
         return self.theta.shape[0] > 1
 
     def bands(self, azimuths: int = 64, body_bands: int = 1) -> Bands:
-        """The table cut into `azimuths` bins and polar bands, with a leading axis of beam positions. Gradient: exact."""
+        """Cut into `azimuths` bins and polar bands; every leaf leads with the beam positions. Gradient: exact."""
         return jax.vmap(lambda t, p, s: cut_bands(t, p, s, self.rings, azimuths, body_bands))(
             self.theta, self.phi, self.share
         )
@@ -54,29 +60,29 @@ def acceptance(
     scope: Microscope,
     field_mm: tuple[float, float] | float | None = None,
     spectrum: Spectrum | None = None,
-    field=None,
+    field: Any = None,
 ) -> AcceptanceTable:
     """Valid solid angle of every segment of `scope`, once per instrument.
 
     **Arguments:**
 
     - `scope`: the microscope.
-    - `field_mm`: width and height (or one number for both) of the images' field of view, mm. A pixel off the optical axis
-      sees the detector from another place, which turns a flat specimen into a dome; given a field, the table holds nine
-      beam positions and `render` interpolates. Needed above some 10 um, where the effect passes 0.1 deg of slope.
+    - `field_mm`: width and height (or one number for both) of the images' field of view, mm. A pixel off the optical
+      axis sees the detector from another place, which turns a flat specimen into a dome; given a field, the table
+      holds nine beam positions and `render` interpolates. Needed above some 10 um, where the effect passes 0.1 deg of
+      slope.
     - `spectrum`: energies of the emitted electrons; all elastic by default.
     - `field`: the electrostatic field as `solve_field(scope)` returns it; solved here when an electrode is biased and
-      none is given. Where all is grounded electrons fly straight and no field is solved.
+      none is given. Where all is grounded electrons fly straight and no field is solved. While the potentials are
+      traced nobody can know, and the field is solved; `NoField()` says that all is grounded.
 
-    Returns an `AcceptanceTable`. Gradient: exact in every number of `scope` and `spectrum` (gain and pedestal have none:
-    they belong to `record`).
+    Returns an `AcceptanceTable`. Gradient: exact in every number of `scope` and `spectrum` (gain and pedestal have
+    none: they belong to `record`).
     """
     spectrum = Spectrum.elastic() if spectrum is None else spectrum
     size = _field_size(field_mm, scope.detector.distance_mm.dtype)
-    if field is None and scope.is_biased:
-        from eclipsjax.instrument.electrostatics import solve_field
-
-        field = solve_field(scope)
+    if field is None:
+        field = _field_of(scope)
     return _acceptance(scope, spectrum, field, size, field_mm is not None)
 
 
@@ -91,7 +97,7 @@ def _acceptance(scope, spectrum, field, field_mm, is_wide) -> AcceptanceTable:
     energies = scope.beam.energy_kev * spectrum.fraction.astype(dtype)
 
     def seen_from(position, energy):
-        if field is None:
+        if isinstance(field, NoField):
             return _straight(position, outlines)
         from eclipsjax.instrument.aim import aim
 
@@ -101,11 +107,17 @@ def _acceptance(scope, spectrum, field, field_mm, is_wide) -> AcceptanceTable:
     theta, phi = jax.vmap(jax.vmap(seen_from, (None, 0)), (0, None))(positions, energies)
     segments = scope.detector.segments
     gained_kev = 1e-3 * (segments.bias_v - scope.column.specimen_bias_v)
-    share = jax.vmap(spectrum.diode_share, (None, 0, 0), 1)(
-        scope.beam.energy_kev, gained_kev, segments.threshold_kev
-    )
+    share = jax.vmap(spectrum.diode_share, (None, 0, 0), 1)(scope.beam.energy_kev, gained_kev, segments.threshold_kev)
     share = jnp.broadcast_to(share.astype(dtype), (len(grid), *share.shape))
     return AcceptanceTable(theta, phi, share, field_mm, segments.rings, segments.names)
+
+
+def _field_of(scope: Microscope) -> Any:
+    if not scope.is_biased:
+        return NoField()
+    from eclipsjax.instrument.electrostatics import solve_field
+
+    return solve_field(scope)
 
 
 def _straight(position_mm, outlines) -> tuple[Array, Array]:

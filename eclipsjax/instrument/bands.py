@@ -1,8 +1,8 @@
 """The valid solid angle cut into azimuth bins and polar bands: what the renderer multiplies with the exposed angle.
 
-A segment's rim, seen from the specimen, is a closed curve in (theta, phi). For any f with antiderivative F in theta, the
-integral of f over the enclosed directions is the contour integral of F(theta(phi)) d phi (Green's theorem), so bins and
-bands cost one clip each and every number of the instrument has a smooth derivative.
+A segment's rim, seen from the specimen, is a closed curve in (theta, phi). For any f with antiderivative F in theta,
+the integral of f over the enclosed directions is the contour integral of F(theta(phi)) d phi (Green's theorem), so
+bins and bands cost one clip each and every number of the instrument has a smooth derivative.
 """
 
 from __future__ import annotations
@@ -98,12 +98,8 @@ def _knots(chords: _Chords, share, rings, body_bands) -> Float[Array, "azimuth k
     for ring in sorted(set(rings)):
         member = jnp.asarray([float(r == ring) for r in rings], dtype=weight.dtype)
         of_ring = weight * member[None, None, :, None]
-        below, inner_end = _rim_band(
-            theta, of_ring * jnp.asarray(arc == -1, weight.dtype)[None, None, None, :]
-        )
-        outer_start, above = _rim_band(
-            theta, of_ring * jnp.asarray(arc == 1, weight.dtype)[None, None, None, :]
-        )
+        below, inner_end = _rim_band(theta, of_ring * jnp.asarray(arc == -1, weight.dtype)[None, None, None, :])
+        outer_start, above = _rim_band(theta, of_ring * jnp.asarray(arc == 1, weight.dtype)[None, None, None, :])
         body = [inner_end + (outer_start - inner_end) * (j / body_bands) for j in range(1, body_bands)]
         knots += [below, inner_end, *body, outer_start, above]
     knots.append(jnp.full_like(knots[0], jnp.pi / 2))

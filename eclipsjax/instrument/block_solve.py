@@ -56,7 +56,9 @@ def positive_inverse(matrix: Float[Array, "n n"]) -> Float[Array, "n n"]:
     """Inverse of a symmetric positive definite matrix by Gauss-Jordan elimination, eight pivots at a time."""
     count = matrix.shape[0]
     padding = -count % PIVOTS
-    work = jnp.pad(matrix, (0, padding)) + jnp.diag(jnp.pad(jnp.zeros_like(matrix[0]), (0, padding), constant_values=1.0))
+    work = jnp.pad(matrix, (0, padding)) + jnp.diag(
+        jnp.pad(jnp.zeros_like(matrix[0]), (0, padding), constant_values=1.0)
+    )
     size = count + padding
 
     def eliminate(k, work):

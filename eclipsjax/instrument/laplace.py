@@ -14,6 +14,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
@@ -162,6 +163,22 @@ def _conjugate_gradients(matvec, rhs, inverse_diagonal, tolerance, max_iteration
     start = (jnp.zeros_like(rhs), rhs, scaled, jnp.vdot(rhs, scaled), jnp.zeros((), jnp.int32))
     x, _, _, _, count = lax.while_loop(unfinished, step, start)
     return x, count
+
+
+def two_sections(low: Array, middle: Array, high: Array, below: int, above: int) -> Array:
+    """Uniform nodes from `low` to `middle`, then from `middle` to `high`; both ends and the middle are met exactly."""
+    first = jnp.asarray(np.linspace(0, 1, below + 1), low.dtype)
+    second = jnp.asarray(np.linspace(0, 1, above + 1)[1:], low.dtype)
+    lower = low * (1.0 - first) + middle * first
+    return jnp.concatenate([lower, middle * (1.0 - second) + high * second])
+
+
+def deepest(*distances: Array) -> Array:
+    """Signed distance to what lies inside all of several surfaces."""
+    out = distances[0]
+    for distance in distances[1:]:
+        out = jnp.maximum(out, distance)
+    return out
 
 
 def _residual(network: Network, potential: Array) -> Array:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from eclipsjax._types import InputError, PerSegment, Scalar, as_real, concrete
+from eclipsjax.instrument.plausible import check_microscope
 
 
 def _number(**kwargs):
@@ -37,10 +39,10 @@ class Beam(eqx.Module):
 class Segments(eqx.Module):
     """The detector's active areas: one array entry per segment, all of shape `(segment,)`.
 
-    Each is the part of the ring between two radii (mm, from the plate's centre) and two azimuths (deg, counter-clockwise
-    from `start_deg` to `stop_deg`, at most 360 apart) that lies at least half of `gap_mm` away from either boundary ray:
-    gaps between neighbours have parallel sides. `gain` and `pedestal` make the stored image from the signal:
-    image = gain * (signal - pedestal), the pedestal in units of the signal (fraction of emitted electrons).
+    Each is the part of the ring between two radii (mm, from the plate's centre) and two azimuths (deg,
+    counter-clockwise from `start_deg` to `stop_deg`, at most 360 apart) that lies at least half of `gap_mm` away from
+    either boundary ray: gaps between neighbours have parallel sides. `gain` and `pedestal` make the stored image from
+    the signal: image = gain * (signal - pedestal), the pedestal in units of the signal (fraction of emitted electrons).
     `threshold_kev` is the energy below which the diode is blind, `bias_v` the potential of its surface.
     `rings` (static) numbers the segments by common radii; found from the radii when left out. It only steers how finely
     the renderer resolves partly hidden segments.
@@ -83,7 +85,8 @@ class Detector(eqx.Module):
 
     - `distance_mm`: from the specimen to the plate's active face along the axis, mm.
     - `tilt_x_deg`, `tilt_y_deg`: rotation of the plate about the image's x and y axis through the plate's centre, deg;
-      a positive `tilt_x_deg` lifts the lower half of the image's side (+y), a positive `tilt_y_deg` lifts the right (+x).
+      a positive `tilt_x_deg` lifts the lower half of the image's side (+y), a positive `tilt_y_deg` lifts the right
+      (+x).
     - `offset_x_mm`, `offset_y_mm`: the plate's centre relative to the optical axis, mm, image axes.
     - `thickness_mm`: of the plate, mm (matters only to the field).
     """
@@ -131,14 +134,14 @@ class Microscope(eqx.Module):
     def annular(
         cls,
         segments: int = 4,
-        inner_radius_mm: float = 1.0,
-        outer_radius_mm: float = 5.0,
-        distance_mm: float = 6.0,
-        energy_kev: float = 10.0,
-        start_deg: float | None = None,
-        specimen_bias_v: float = 0.0,
-        gap_mm: float = 0.0,
-        working_distance_mm: float | None = None,
+        inner_radius_mm: float | Array = 1.0,
+        outer_radius_mm: float | Array = 5.0,
+        distance_mm: float | Array = 6.0,
+        energy_kev: float | Array = 10.0,
+        start_deg: float | Array | None = None,
+        specimen_bias_v: float | Array = 0.0,
+        gap_mm: float | Array = 0.0,
+        working_distance_mm: float | Array | None = None,
         **beam,
     ) -> Microscope:
         """A ring cut into `segments` equal sectors, counter-clockwise from `start_deg` (deg; by default half a sector
@@ -162,9 +165,7 @@ class Microscope(eqx.Module):
             threshold_kev=0.0 * per_segment,
             bias_v=0.0 * per_segment,
             rings=(0,) * segments,
-            names=tuple(
-                "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k] if segments <= 26 else f"S{k}" for k in range(segments)
-            ),
+            names=tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k] if segments <= 26 else f"S{k}" for k in range(segments)),
         )
         plate = Detector(active, distance_mm=distance_mm)
         if working_distance_mm is None:
@@ -174,133 +175,6 @@ class Microscope(eqx.Module):
 
     @property
     def is_biased(self) -> bool:
-        """Whether any electrode is off ground, so that electrons fly in a field. True while tracing, when nobody can know."""
+        """Whether an electrode is off ground and electrons fly in a field; True while tracing, when nobody can know."""
         volts = [concrete(self.column.specimen_bias_v), concrete(self.detector.segments.bias_v)]
         return any(v is None or bool(np.any(v != 0.0)) for v in volts)
-
-
-def check_microscope(scope: Microscope) -> None:
-    """Raise `InputError` where the numbers cannot belong to a microscope (what is being traced is skipped)."""
-    beam, plate, column = scope.beam, scope.detector, scope.column
-    positive = {
-        "beam.energy_kev": beam.energy_kev,
-        "beam.current_na": beam.current_na,
-        "beam.dwell_us": beam.dwell_us,
-        "detector.distance_mm": plate.distance_mm,
-        "detector.thickness_mm": plate.thickness_mm,
-        "column.working_distance_mm": column.working_distance_mm,
-        "column.bore_radius_mm": column.bore_radius_mm,
-        "column.pole_radius_mm": column.pole_radius_mm,
-        "column.chamber_radius_mm": column.chamber_radius_mm,
-    }
-    for name, leaf in positive.items():
-        value = concrete(leaf)
-        if value is not None and not (np.isfinite(value).all() and (value > 0).all()):
-            raise InputError(f"{name} is {value}: give a positive number.")
-    _check_segments(plate.segments)
-    _check_clearances(scope)
-    energy, bias = concrete(beam.energy_kev), concrete(column.specimen_bias_v)
-    if energy is not None and bias is not None and bias >= 1e3 * energy:
-        raise InputError(
-            f"column.specimen_bias_v is {bias:g} V but the beam lands with beam.energy_kev = {energy:g} keV: no electron "
-            "gets out; use a bias below the energy (negative speeds electrons toward the detector)."
-        )
-
-
-def _check_segments(segments: Segments) -> None:
-    fields = (
-        "inner_radius_mm",
-        "outer_radius_mm",
-        "start_deg",
-        "stop_deg",
-        "gap_mm",
-        "gain",
-        "threshold_kev",
-        "bias_v",
-    )
-    count = segments.count
-    if count < 1:
-        raise InputError("detector.segments is empty: a detector has at least one segment.")
-    for name in (*fields, "pedestal"):
-        leaf = getattr(segments, name)
-        if leaf.shape != (count,):
-            raise InputError(
-                f"segments.{name} has shape {leaf.shape} for {count} segments: give one number each."
-            )
-    values = {name: concrete(getattr(segments, name)) for name in fields}
-    if any(v is None for v in values.values()):
-        return
-    for name, v in values.items():
-        if not np.isfinite(v).all():
-            raise InputError(f"segments.{name} is {v}: give finite numbers.")
-    inner, outer, start, stop, gap = (values[name] for name in fields[:5])
-    for k, name in enumerate(segments.names):
-        span = stop[k] - start[k]
-        if not 0 < inner[k] < outer[k]:
-            raise InputError(
-                f"segment {name} has inner_radius_mm = {inner[k]:g} and outer_radius_mm = {outer[k]:g}: the inner radius "
-                "must be positive and below the outer one."
-            )
-        if not 0 < span <= 360 + 1e-3:
-            raise InputError(
-                f"segment {name} runs from start_deg = {start[k]:g} to stop_deg = {stop[k]:g}: azimuths go "
-                "counter-clockwise and span more than 0 and at most 360 degrees."
-            )
-        widest = 2 * inner[k] * np.sin(np.radians(min(span, 180) / 2))
-        if not 0 <= gap[k] < widest:
-            raise InputError(
-                f"segment {name} has gap_mm = {gap[k]:g}: it must be at least 0 and below {widest:g} mm, where it would "
-                "swallow the segment's inner edge."
-            )
-        if values["threshold_kev"][k] < 0:
-            raise InputError(
-                f"segment {name} has threshold_kev = {values['threshold_kev'][k]:g}: it cannot be negative."
-            )
-    _check_overlap(segments.names, inner, outer, start, stop)
-
-
-def _check_overlap(names, inner, outer, start, stop) -> None:
-    tolerance = 1e-3
-    for i in range(len(names)):
-        for j in range(i + 1, len(names)):
-            if min(outer[i], outer[j]) - max(inner[i], inner[j]) <= tolerance * outer[i]:
-                continue
-            ahead = (start[j] - start[i]) % 360.0
-            behind = (start[i] - start[j]) % 360.0
-            overlap = max(stop[i] - start[i] - ahead, stop[j] - start[j] - behind)
-            if overlap > tolerance:
-                raise InputError(
-                    f"segments {names[i]} ({start[i]:g} to {stop[i]:g} deg) and {names[j]} ({start[j]:g} to {stop[j]:g} deg) "
-                    f"overlap by {overlap:g} deg at the same radii: change start_deg, stop_deg or the radii."
-                )
-
-
-def _check_clearances(scope: Microscope) -> None:
-    plate, column = scope.detector, scope.column
-    leaves = (
-        plate.distance_mm,
-        plate.thickness_mm,
-        column.working_distance_mm,
-        plate.segments.inner_radius_mm,
-    )
-    lateral = (plate.offset_x_mm, plate.offset_y_mm, scope.beam.position_x_mm, scope.beam.position_y_mm)
-    tilts = (plate.tilt_x_deg, plate.tilt_y_deg, column.stage_tilt_x_deg, column.stage_tilt_y_deg)
-    numbers = [concrete(v) for v in (*leaves, *lateral, *tilts)]
-    if any(v is None for v in numbers):
-        return
-    distance, thickness, working, inner, off_x, off_y, beam_x, beam_y, *angles = numbers
-    if distance > working + 1e-6:
-        raise InputError(
-            f"detector.distance_mm is {distance:g} but column.working_distance_mm is {working:g}: the detector sits below "
-            "the pole piece, so its distance is at most the working distance."
-        )
-    miss = float(np.hypot(off_x - beam_x, off_y - beam_y))
-    if not miss < inner.min():
-        raise InputError(
-            f"beam and detector centre are {miss:g} mm apart but the hole has a radius of {inner.min():g} mm: the beam "
-            "would hit the detector; check beam.position_*_mm and detector.offset_*_mm (millimetres)."
-        )
-    if not all(np.isfinite(a) and abs(a) < 80 for a in angles):
-        raise InputError(
-            f"a tilt among {[float(a) for a in angles]} deg is beyond 80 deg: give degrees from the horizontal."
-        )

@@ -1,4 +1,4 @@
-"""The rim of each segment as a closed chain of points on the detector plate, and where those points are in the chamber."""
+"""The rim of each segment as a closed chain of points, and where those points are in the chamber."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ Outline = Float[Array, "segment vertex 3"]
 
 
 def segment_outlines(detector: Detector) -> Outline:
-    """Rim of every segment, mm: `(segment, vertex, 3)` in image axes with z up from the specimen; first point repeated last.
+    """Rim of every segment, mm: `(segment, vertex, 3)` in image axes with z up from the specimen; first point repeated
+    last.
 
-    Counter-clockwise as seen in the image: outer arc, straight side inward, inner arc back, straight side outward. Sides
-    run parallel to the boundary azimuths at half a gap's distance. Gradient: exact in all numbers of the detector.
+    Counter-clockwise as seen in the image: outer arc, straight side inward, inner arc back, straight side outward.
+    Sides run parallel to the boundary azimuths at half a gap's distance. Gradient: exact in all numbers of the
+    detector.
     """
     s = detector.segments
     return jax.vmap(lambda *one: _place(detector, _rim(*one)))(
@@ -68,7 +70,5 @@ def plate_axes(detector: Detector) -> tuple[Float[Array, "3"], Float[Array, "3"]
     tilt_x, tilt_y = jnp.radians(detector.tilt_x_deg), jnp.radians(detector.tilt_y_deg)
     zero = jnp.zeros_like(tilt_x)
     along_x = jnp.stack([jnp.cos(tilt_y), zero, jnp.sin(tilt_y)])
-    along_y = jnp.stack(
-        [-jnp.sin(tilt_x) * jnp.sin(tilt_y), jnp.cos(tilt_x), jnp.sin(tilt_x) * jnp.cos(tilt_y)]
-    )
+    along_y = jnp.stack([-jnp.sin(tilt_x) * jnp.sin(tilt_y), jnp.cos(tilt_x), jnp.sin(tilt_x) * jnp.cos(tilt_y)])
     return along_x, along_y

@@ -67,3 +67,9 @@ def stage_plane(scope: Microscope) -> Plane:
     column = scope.column
     axes = tilted_axes(column.stage_tilt_x_deg, column.stage_tilt_y_deg)
     return Plane(jnp.zeros_like(axes[0]), axes)
+
+
+def plate_radii(scope: Microscope) -> tuple[Scalar, Scalar]:
+    """Radius of the plate's hole and of the plate, mm. Gradient: exact (shared where segments tie)."""
+    segments = scope.detector.segments
+    return jnp.min(segments.inner_radius_mm), jnp.max(segments.outer_radius_mm)

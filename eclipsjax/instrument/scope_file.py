@@ -28,12 +28,12 @@ _NOTES = {
         "position_y_mm": "the same, mm down the image",
     },
     "detector": {
-        "distance_mm": "specimen to active face along the axis, mm (at most working_distance_mm)",
+        "distance_mm": "specimen to the active face along the axis, mm",
         "tilt_x_deg": "plate turned about the image's x axis, deg; positive lifts the lower side",
         "tilt_y_deg": "plate turned about the image's y axis, deg; positive lifts the right side",
         "offset_x_mm": "plate centre relative to the optical axis, mm to the right",
         "offset_y_mm": "the same, mm down the image",
-        "thickness_mm": "of the plate, mm (matters only to the field)",
+        "thickness_mm": "of the plate, mm; it must fit below the pole piece",
     },
     "segments": {
         "inner_radius_mm": "from the plate's centre, mm",
@@ -133,9 +133,7 @@ def microscope_from_yaml(text: str, name: str = "the microscope's YAML text") ->
     root.check_keys((HEADER_KEY, "beam", "detector", "column"), (HEADER_KEY, "beam", "detector", "column"))
     header, line = root.text(HEADER_KEY)
     if header != HEADER_VALUE:
-        raise InputError(
-            f"{name}, line {line}: '{HEADER_KEY}: {header}' is not '{HEADER_KEY}: {HEADER_VALUE}'."
-        )
+        raise InputError(f"{name}, line {line}: '{HEADER_KEY}: {header}' is not '{HEADER_KEY}: {HEADER_VALUE}'.")
     detector = root.group("detector")
     required = {key for key, field in _fields(Detector).items() if field.default is dataclasses.MISSING}
     detector.check_keys(
@@ -173,12 +171,8 @@ def _segments(detector: _Group) -> Segments:
                 f"{detector.file}, line {line}: name {label!r} is taken in line {names[label]}: rename one."
             )
         names[label] = line
-        rows.append(
-            {key: group.number(key) if key in group.nodes else _SEGMENT_DEFAULTS[key] for key in keys}
-        )
-    return Segments(
-        **{key: as_real(np.array([row[key] for row in rows])) for key in keys}, names=tuple(names)
-    )
+        rows.append({key: group.number(key) if key in group.nodes else _SEGMENT_DEFAULTS[key] for key in keys})
+    return Segments(**{key: as_real(np.array([row[key] for row in rows])) for key in keys}, names=tuple(names))
 
 
 def _parse(text: str, name: str) -> yaml.Node:
@@ -261,12 +255,9 @@ class _Group:
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            shown = (
-                f"{node.style}{node.value}{node.style}" if node.style in ("'", '"') else node.value or "empty"
-            )
+            shown = f"{node.style}{node.value}{node.style}" if node.style in ("'", '"') else node.value or "empty"
             raise InputError(
-                f"{self.file}, line {self.lines[key]}: {self.at(key)} is {shown}: "
-                f"give a plain number{_unit_hint(key)}."
+                f"{self.file}, line {self.lines[key]}: {self.at(key)} is {shown}: give a plain number{_unit_hint(key)}."
             )
         return value
 

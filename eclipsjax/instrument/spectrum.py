@@ -26,9 +26,7 @@ class Spectrum(eqx.Module):
         if fraction is None or weight is None:
             return
         if fraction.shape != weight.shape or fraction.ndim != 1 or fraction.size == 0:
-            raise InputError(
-                f"a spectrum needs as many weights as energies; got {weight.shape} and {fraction.shape}."
-            )
+            raise InputError(f"a spectrum needs as many weights as energies; got {weight.shape} and {fraction.shape}.")
         if not ((fraction > 0).all() and (fraction <= 1).all()):
             raise InputError(
                 f"spectrum fractions are {fraction}: each is an energy over the landing energy, in (0, 1]."
@@ -54,10 +52,9 @@ class Spectrum(eqx.Module):
         density = as_real(weights_unit) * jnp.exp(-0.5 * ((fraction - mean) / spread) ** 2)
         return cls(fraction, density / jnp.sum(density))
 
-    def diode_share(
-        self, energy_kev: Array, gained_kev: Array, threshold_kev: Array
-    ) -> Float[Array, "energy"]:
-        """Share of a diode's current that each energy brings: proportional to `weight` (E - threshold) above the threshold.
+    def diode_share(self, energy_kev: Array, gained_kev: Array, threshold_kev: Array) -> Float[Array, "energy"]:
+        """Share of a diode's current that each energy brings: proportional to `weight` (E - threshold) above the
+        threshold.
 
         `energy_kev`: landing energy; `gained_kev`: what the field adds on the way to the diode; `threshold_kev` of the
         diode. Sums to 1, or is 0 everywhere when no electron passes the threshold.

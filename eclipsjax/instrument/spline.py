@@ -31,16 +31,20 @@ def spline_sample(coefficients: Array, place: Sequence[Array]) -> tuple[Array, l
     Beyond the samples the spline goes on linearly, so it stays once differentiable and its gradient is that of the value.
     Gradient: exact.
     """
-    first, values, slopes = [], [], []
-    for count, u in zip(coefficients.shape, place, strict=True):
-        cell = jnp.clip(jnp.floor(lax.stop_gradient(u)), 0, count - 4).astype(jnp.int32)
-        value, slope = _basis(u - cell.astype(u.dtype))
-        first.append(cell)
-        values.append(value)
-        slopes.append(slope)
+    cells = [spline_weights(count - 3, u) for count, u in zip(coefficients.shape, place, strict=True)]
+    first, values, slopes = ([cell[k] for cell in cells] for k in range(3))
     patch = lax.dynamic_slice(coefficients, first, (4,) * len(first))
-    partial = [_contract(patch, [slopes[j] if j == k else values[j] for j in range(len(first))]) for k in range(len(first))]
+    partial = [
+        _contract(patch, [slopes[j] if j == k else values[j] for j in range(len(first))]) for k in range(len(first))
+    ]
     return _contract(patch, values), partial
+
+
+def spline_weights(intervals: int, place: Array) -> tuple[Array, Float[Array, "4"], Float[Array, "4"]]:
+    """First of the four coefficients that matter at the fractional sample index `place`, their weights, the weights'
+    slopes. `intervals`: between the samples of the axis. Gradient: exact."""
+    cell = jnp.clip(jnp.floor(lax.stop_gradient(place)), 0, intervals - 1).astype(jnp.int32)
+    return cell, *_basis(place - cell.astype(place.dtype))
 
 
 def _contract(patch: Array, weights: Sequence[Array]) -> Array:

@@ -170,4 +170,3 @@ def emission_direction(theta: Array, phi: Array) -> Float[Array, "... 3"]:
     along_x, along_y = image_direction(phi)
     sine, cosine = jnp.sin(theta), jnp.cos(theta)
     return jnp.stack(jnp.broadcast_arrays(sine * along_x, sine * along_y, cosine * jnp.ones_like(along_x)), axis=-1)
-

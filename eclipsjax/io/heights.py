@@ -99,9 +99,7 @@ def _one_pixel_size(path: Path, sizes: tuple[float, float] | None, given: float 
 def _read_npz(path: Path):
     with np.load(path, allow_pickle=False) as file:
         if "height_nm" not in file.files:
-            raise InputError(
-                f"{path} has no array height_nm, only {', '.join(file.files) or 'nothing'}: name it so."
-            )
+            raise InputError(f"{path} has no array height_nm, only {', '.join(file.files) or 'nothing'}: name it so.")
         height = file["height_nm"]
         if "pixel_size_nm" not in file.files:
             return height, None
@@ -153,9 +151,7 @@ def write_height(surface: Surface, path: str | os.PathLike, force: bool = False)
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".npz", ".tif", ".tiff"):
-        raise InputError(
-            f"{path} is of an unknown kind ({kind or 'no ending'}): heights are written to {_WRITABLE}."
-        )
+        raise InputError(f"{path} is of an unknown kind ({kind or 'no ending'}): heights are written to {_WRITABLE}.")
     height, pixel = concrete(surface.height_nm), concrete(surface.pixel_size_nm)
     if height is None or pixel is None:
         raise InputError("a surface cannot be written while JAX traces it: its heights are not known yet.")
@@ -202,9 +198,7 @@ def prepare_folder(path: str | os.PathLike, force: bool = False) -> Path:
     except OSError as error:
         raise InputError(f"the folder {path} cannot be made or read: {error.strerror or error}.") from None
     if held and not force:
-        raise InputError(
-            f"the folder {path} already holds {held[0]}: choose another or allow overwriting with force."
-        )
+        raise InputError(f"the folder {path} already holds {held[0]}: choose another or allow overwriting with force.")
     try:
         with tempfile.TemporaryFile(dir=path):
             pass

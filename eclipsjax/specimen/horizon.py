@@ -1,9 +1,9 @@
 """The exposed angle: how far down each pixel can look before the relief around it gets in the way.
 
-Along one azimuth the relief hides everything below the largest mean slope (z(r) - z(0)) / r met on the way out, or below
-the pixel's own tangent plane. One number per pixel and azimuth therefore says it all: the cotangent of the polar angle
-of the horizon. Rays are sampled where they cross the rows or columns of their major axis (two taps a step), with steps
-that grow with distance. Beyond the border of the map nothing is known and nothing hides.
+Along one azimuth the relief hides everything below the largest mean slope (z(r) - z(0)) / r met on the way out, or
+below the pixel's own tangent plane. One number per pixel and azimuth therefore says it all: the cotangent of the polar
+angle of the horizon. Rays are sampled where they cross the rows or columns of their major axis (two taps a step), with
+steps that grow with distance. Beyond the border of the map nothing is known and nothing hides.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Map, Scalar, as_real, image_direction
 from eclipsjax._polar import polar_primitives
+from eclipsjax._types import InputError, Map, Scalar, as_real, image_direction
 from eclipsjax.specimen.ray_maximum import RaySteps, largest_mean_slope, smooth_mean_slope
 from eclipsjax.specimen.surface import Surface
 
@@ -92,9 +92,7 @@ Horizon = HardHorizon | SmoothHorizon | NoRelief
 def azimuth_centres(azimuths: int) -> np.ndarray:
     """Centres of `azimuths` equal azimuth bins, radians, the first bin starting at 0."""
     if azimuths < 4:
-        raise InputError(
-            f"azimuths is {azimuths}: give at least 4 directions around a pixel (64 is the default)."
-        )
+        raise InputError(f"azimuths is {azimuths}: give at least 4 directions around a pixel (64 is the default).")
     return (np.arange(azimuths) + 0.5) * (2 * np.pi / azimuths)
 
 
@@ -107,7 +105,8 @@ def fold_azimuths(
 ) -> Any:
     """Sum `contribution(cot_horizon, slope_along, per_azimuth[k])` over all azimuths k.
 
-    One compiled body serves every azimuth; nothing but the running sum is kept, and reverse mode recomputes each horizon.
+    One compiled body serves every azimuth; nothing but the running sum is kept, and reverse mode recomputes each
+    horizon.
     """
     of_one, rays = _rays(surface, azimuths, method)
     summand = jax.checkpoint(lambda ray, extra: contribution(*of_one(ray), extra))
@@ -131,15 +130,14 @@ def _rays(surface: Surface, azimuths: int, method: Horizon) -> tuple[Callable, A
     def of_one(ray):
         steps, (along_x, along_y) = ray
         slope_along = slope_x * along_x + slope_y * along_y
-        return method.cot_horizon(height_px, slope_along, steps), slope_along
+        # The barrier keeps XLA from working the horizon out anew for everything that uses it.
+        return lax.optimization_barrier(method.cot_horizon(height_px, slope_along, steps)), slope_along
 
     return of_one, (RaySteps.along(centres, method.radius_px, method.growth, dtype), along)
 
 
 @partial(jax.jit, static_argnames="azimuths")
-def horizon(
-    surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()
-) -> Float[Array, "azimuth y x"]:  # noqa: B008
+def horizon(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()) -> Float[Array, "azimuth y x"]:
     """Horizon of every pixel: cotangent of its polar angle for `azimuths` directions.
 
     Element k looks along azimuth (k + 1/2) 360 / azimuths deg (counter-clockwise as seen in the image). A direction of
@@ -152,7 +150,7 @@ def horizon(
 
 
 @partial(jax.jit, static_argnames="azimuths")
-def sky_view(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()) -> Map:  # noqa: B008
+def sky_view(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()) -> Map:
     """Share of a Lambertian emitter's electrons that leave the relief, per pixel: `(y, x)`, 1 in the open.
 
     (1/pi) times the integral of cos(emission angle) over all exposed directions, in closed form in the polar angle

@@ -63,18 +63,18 @@ def step_distances(radius_px: int, growth: float) -> np.ndarray:
     """Distances in whole pixels along the major axis: every pixel at first, then growing, ending at `radius_px`."""
     distances, r = [], 1.0
     while r < radius_px:
-        distances.append(int(round(r)))
+        distances.append(round(r))
         r = max(distances[-1] + 1.0, distances[-1] * growth)
     return np.array(distances + ([radius_px] if radius_px > 0 else []), dtype=np.float64)
 
 
-# Steps handled by one compiled loop over the map. More and XLA breaks the loop apart or stops vectorising it (measured on
-# a CPU: 128 steps at once are 20 times slower than groups of 16, and the transpose is fastest with 4).
-_FORWARD_GROUP, _BACKWARD_GROUP = 16, 4
+# Steps unrolled into one compiled loop over the map. With more, XLA breaks the loop apart or stops vectorising it
+# (measured on a CPU: 16 at a time make an image up to 3 times slower, 128 more than 20 times).
+_GROUP = 4
 
 
-def _over_steps(steps: RaySteps, group: int, start: Any, advance: Callable[[Any, RaySteps, Any], Any]) -> Any:
-    """Fold `advance(state, step, k)` over all steps in order, `group` of them unrolled at a time."""
+def _over_steps(steps: RaySteps, start: Any, advance: Callable[[Any, RaySteps, Any], Any]) -> Any:
+    """Fold `advance(state, step, k)` over all steps in order, a few of them unrolled at a time."""
 
     def several(state, numbered):
         part, first = numbered
@@ -82,13 +82,9 @@ def _over_steps(steps: RaySteps, group: int, start: Any, advance: Callable[[Any,
             state = advance(state, jax.tree.map(lambda leaf: leaf[j], part), first + j)  # noqa: B023
         return state, None
 
-    whole = steps.count // group * group
-    batches = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, group, *leaf.shape[1:]), steps)
-    state = (
-        lax.scan(several, start, (batches, jnp.arange(0, whole, group, dtype=jnp.int32)))[0]
-        if whole
-        else start
-    )
+    whole = steps.count // _GROUP * _GROUP
+    batches = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, _GROUP, *leaf.shape[1:]), steps)
+    state = lax.scan(several, start, (batches, jnp.arange(0, whole, _GROUP, dtype=jnp.int32)))[0] if whole else start
     return several(state, (jax.tree.map(lambda leaf: leaf[whole:], steps), jnp.int32(whole)))[0]
 
 
@@ -100,7 +96,7 @@ def largest_mean_slope(height_px: Map, slope_along: Map, steps: RaySteps) -> Map
     def higher(best, step, _):
         return jnp.maximum(best, _mean_slope(view, height_px, step))
 
-    return _over_steps(steps, _FORWARD_GROUP, slope_along, higher)
+    return _over_steps(steps, slope_along, higher)
 
 
 @largest_mean_slope.defjvp
@@ -115,7 +111,7 @@ def _largest_mean_slope_jvp(primals, tangents):
         return jnp.maximum(best, slope), jnp.where(slope > best, k, winner)
 
     start = (slope_along, jnp.full(height_px.shape, -1, jnp.int32))
-    best, winner = _over_steps(steps, _BACKWARD_GROUP, start, higher)
+    best, winner = _over_steps(steps, start, higher)
     winner_view = _padded_view(winner, steps.reach, -1)
 
     def share(step, k, offset):
@@ -134,7 +130,7 @@ def smooth_mean_slope(height_px: Map, slope_along: Map, softness: Scalar, steps:
     def add(total, step, _):
         return total + jnp.exp((_mean_slope(view, height_px, step) - best) / softness)
 
-    total = _over_steps(steps, _FORWARD_GROUP, jnp.exp((slope_along - best) / softness), add)
+    total = _over_steps(steps, jnp.exp((slope_along - best) / softness), add)
     return best + softness * jnp.log(total)
 
 
@@ -157,12 +153,10 @@ def _smooth_mean_slope_jvp(primals, tangents):
     def add(mean, step, k):
         # A weight of exactly 0 belongs to samples outside the map, whose slope is not a number to multiply with.
         weight = share(step, k, None)
-        return mean + jnp.where(
-            weight > 0, weight * _mean_slope(height_view, height_px, step), jnp.zeros_like(mean)
-        )
+        return mean + jnp.where(weight > 0, weight * _mean_slope(height_view, height_px, step), jnp.zeros_like(mean))
 
     own = jnp.exp((slope_along - result) / softness)
-    mean = _over_steps(steps, _BACKWARD_GROUP, own * slope_along, add)
+    mean = _over_steps(steps, own * slope_along, add)
     d_result = _weighted_rays(d_height, steps, share) + own * d_slope
     return result, d_result + (result - mean) / softness * d_softness
 
@@ -181,7 +175,7 @@ def _weighted_rays(d_height: Map, steps: RaySteps, share: Callable) -> Map:
         def add(total, step, k):
             return total + share(step, k, None) * _mean_slope(view, d_height, step)
 
-        return _over_steps(steps, _BACKWARD_GROUP, zero, add)
+        return _over_steps(steps, zero, add)
 
     def pull(_, cotangent):
         view = _padded_view(cotangent, steps.reach, 0.0)
@@ -192,7 +186,7 @@ def _weighted_rays(d_height: Map, steps: RaySteps, share: Callable) -> Map:
                 total = total + weight * step.inverse_length * share(step, k, offset) * view(offset)
             return total
 
-        return _over_steps(steps, _BACKWARD_GROUP, zero, add)
+        return _over_steps(steps, zero, add)
 
     # A linear map with a hand-written transpose that also batches: the "solve" of a trivial linear system.
     return lax.custom_linear_solve(lambda x: x, d_height, push, transpose_solve=pull)

@@ -42,7 +42,7 @@ class Surface(eqx.Module):
         )
 
     def normals(self) -> NormalMap:
-        """Unit normals `(y, x, 3)`: (-slope_x, -slope_y, 1) / norm in image axes (x right, y down, z up). Gradient: exact."""
+        """Unit normals `(y, x, 3)`: (-slope_x, -slope_y, 1) / norm, image axes (x right, y down). Gradient: exact."""
         slope_x, slope_y = self.slopes()
         normal = jnp.stack([-slope_x, -slope_y, jnp.ones_like(slope_x)], axis=-1)
         return normal / jnp.sqrt(1.0 + slope_x**2 + slope_y**2)[..., None]

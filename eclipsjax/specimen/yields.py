@@ -150,8 +150,7 @@ def compound_yield(
     _check("atomic_number", z, 0.0, 100.0, "the atomic number of an element")
     if z.ndim != 1 or fraction.shape != z.shape:
         raise InputError(
-            f"mass_fraction and atomic_number have shapes {fraction.shape} and {z.shape}: "
-            "give one of each per element."
+            f"mass_fraction and atomic_number have shapes {fraction.shape} and {z.shape}: give one of each per element."
         )
     values = concrete(fraction)
     if values is not None and not ((values >= 0).all() and abs(values.sum() - 1) < 1e-3):

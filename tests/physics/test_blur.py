@@ -1,4 +1,4 @@
-"""The beam's spot and the scan's errors against the error function, SciPy's fine filter and shifted parabolas."""
+"""The spot and the scan errors against the error function, SciPy's fine filter and shifted parabolas."""
 
 import jax
 import jax.numpy as jnp
@@ -26,9 +26,16 @@ def test_blur_agrees_with_a_fine_sampled_gaussian_and_mirrors_at_the_border():
     """Each pixel split into 15 x 15, filtered by SciPy with its 'reflect' border, read at pixel centres."""
     image = np.random.default_rng(1).random((9, 11))
     fine = ndimage.gaussian_filter(np.kron(image, np.ones((15, 15))), 15 * 1.1, mode="reflect", truncate=8.0)
-    np.testing.assert_allclose(
-        gaussian_blur(jnp.asarray(image), jnp.asarray(1.1)), fine[7::15, 7::15], atol=2e-4
-    )
+    np.testing.assert_allclose(gaussian_blur(jnp.asarray(image), jnp.asarray(1.1)), fine[7::15, 7::15], atol=2e-4)
+
+
+def test_a_blur_as_wide_as_the_image_sums_the_mirrored_neighbours():
+    """Seven pixels, sigma 3: every offset from -7 to 7 counts, the mirror written out."""
+    image = np.random.default_rng(2).random((1, 7))
+    edges = special.erf((np.arange(16) - 7.5) / (np.sqrt(2) * 3.0))
+    weights = np.diff(edges) / (edges[-1] - edges[0])
+    expected = np.correlate(np.pad(image[0], 7, mode="symmetric"), weights, mode="valid")
+    np.testing.assert_allclose(gaussian_blur(jnp.asarray(image), jnp.asarray(3.0))[0], expected, rtol=1e-12)
 
 
 def test_blur_conserves_the_mean_stays_positive_and_does_nothing_at_zero():
@@ -67,9 +74,7 @@ def test_drift_moves_a_ramp_by_a_known_amount_in_every_line_of_every_segment():
     images = record(ramp, Microscope.annular(), camera=Camera(drift=LineDrift(-4.5)))
     slope = np.array([1.0, 2.0, 3.0, 4.0])[:, None, None]
     moved = (np.asarray(ramp - images) / slope)[:, :, 8:-8]
-    np.testing.assert_allclose(
-        moved, -4.5 * np.linspace(0, 1, 11)[None, :, None] * np.ones_like(moved), atol=1e-12
-    )
+    np.testing.assert_allclose(moved, -4.5 * np.linspace(0, 1, 11)[None, :, None] * np.ones_like(moved), atol=1e-12)
 
 
 def test_jitter_has_the_stated_spread_and_is_shared_by_all_segments():

@@ -46,20 +46,14 @@ def test_without_a_camera_or_key_the_image_is_gain_times_signal_minus_pedestal()
     gain, pedestal = np.array([1.0, 2.0, 0.5, 3.0]), np.array([0.0, 0.03, -0.02, 0.05])
     signal = texture()
     images = record(signal, scope_with(gain, pedestal))
-    np.testing.assert_allclose(
-        images, gain[:, None, None] * (np.asarray(signal) - pedestal[:, None, None]), rtol=1e-14
-    )
+    np.testing.assert_allclose(images, gain[:, None, None] * (np.asarray(signal) - pedestal[:, None, None]), rtol=1e-14)
 
 
 def test_yield_multiplies_before_the_pedestal():
     signal, scope = texture(), scope_with(pedestal=(0.01,) * 4)
     eta = 0.2 + np.random.default_rng(3).random((12, 14))
-    np.testing.assert_allclose(
-        record(signal, scope, yield_map=eta), np.asarray(signal) * eta - 0.01, rtol=1e-13
-    )
-    np.testing.assert_allclose(
-        record(signal, scope, yield_map=0.3), np.asarray(signal) * 0.3 - 0.01, rtol=1e-13
-    )
+    np.testing.assert_allclose(record(signal, scope, yield_map=eta), np.asarray(signal) * eta - 0.01, rtol=1e-13)
+    np.testing.assert_allclose(record(signal, scope, yield_map=0.3), np.asarray(signal) * 0.3 - 0.01, rtol=1e-13)
 
 
 def test_dose_of_the_real_set():
@@ -110,9 +104,7 @@ def test_additive_noise_variance_and_correlation_between_segments():
 def test_signal_to_noise_is_read_in_grey_levels():
     """S/N 12 of the stored grey level: a pedestal of 0.6 of the flat signal leaves 0.4 of it as the S."""
     scope = scope_with(gain=(1.0, 2.0, 3.0, 1.0), pedestal=(0.0, 0.03, 0.06, -0.1))
-    images = np.asarray(
-        record(flat(), scope, KEY, Camera(counts_per_signal=500.0, additive=SignalToNoise(12.0)))
-    )
+    images = np.asarray(record(flat(), scope, KEY, Camera(counts_per_signal=500.0, additive=SignalToNoise(12.0))))
     ratio = images.mean(axis=(1, 2)) / images.std(axis=(1, 2))
     np.testing.assert_allclose(ratio, 12.0, rtol=4 / np.sqrt(2 * 40000) + 0.002)
 
@@ -220,9 +212,7 @@ def test_derivatives_in_every_number_against_finite_differences():
         plus, minus = (forward({**theta, name: value + s * h * direction}, tangent)[0] for s in (1, -1))
         expected = float((plus - minus) / (2 * h))
         assert abs(expected) > 1e-3, name
-        np.testing.assert_allclose(
-            float(jnp.sum(reverse[name] * direction)), expected, rtol=1e-5, err_msg=name
-        )
+        np.testing.assert_allclose(float(jnp.sum(reverse[name] * direction)), expected, rtol=1e-5, err_msg=name)
         np.testing.assert_allclose(float(forward(theta, tangent)[1]), expected, rtol=1e-5, err_msg=name)
 
 
@@ -231,9 +221,7 @@ def test_derivatives_stay_finite_where_roots_meet_zero():
 
     def loss(numbers):
         signal, interaction, common = numbers
-        camera = Camera(
-            None, GaussianBlur(interaction), shot=GaussianShot(), additive=AdditiveNoise(0.01, common)
-        )
+        camera = Camera(None, GaussianBlur(interaction), shot=GaussianShot(), additive=AdditiveNoise(0.01, common))
         return jnp.sum(record(signal, scope_with(probe_fwhm_nm=0.0), KEY, camera, 10.0) ** 2)
 
     gradients = jax.jit(jax.grad(loss))((jnp.zeros((4, 3, 3)), jnp.asarray(0.0), jnp.asarray(0.0)))
@@ -246,12 +234,12 @@ def test_zero_gradients_are_zero_as_stated_and_the_gain_behind_them_is_exact():
     assert not rounded.any()
 
     @jax.jit
-    def counted(signal, gain):
-        images = record(signal, scope_with(gain=gain), KEY, counting)
+    def counted(signal, dwell_us, gain):
+        images = record(signal, scope_with(gain=gain, dwell_us=dwell_us), KEY, counting)
         return jnp.sum(images), images
 
-    (level, gain), images = jax.grad(counted, argnums=(0, 1), has_aux=True)(texture(), jnp.ones(4))
-    assert not level.any()
+    (level, dwell, gain), images = jax.grad(counted, argnums=(0, 1, 2), has_aux=True)(texture(), 20.0, jnp.ones(4))
+    assert not level.any() and not dwell
     np.testing.assert_allclose(gain, images.sum(axis=(1, 2)), rtol=1e-12)
 
 
@@ -277,9 +265,7 @@ def test_one_trace_when_only_numbers_change_and_an_outer_jit_agrees():
         return record(signal, scope, key, camera, 20.0)
 
     def camera(x):
-        return Camera(
-            x, GaussianBlur(30 * x), LineJitter(x), LineDrift(x), GaussianShot(x), AdditiveNoise(x, x)
-        )
+        return Camera(x, GaussianBlur(30 * x), LineJitter(x), LineDrift(x), GaussianShot(x), AdditiveNoise(x, x))
 
     for x in (0.2, 0.5, 0.9):
         images = run(texture(), scope_with(probe_fwhm_nm=x), KEY, camera(x))

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
+from eclipsjax._polar import polar_primitives
 from eclipsjax._types import InputError
-from eclipsjax.specimen.emission import CosinePower, ForwardLobe, Lambertian, polar_primitives
+from eclipsjax.specimen.emission import CosinePower, ForwardLobe, Lambertian
 
 LAWS = [Lambertian(), CosinePower(1.5), CosinePower(4.0), ForwardLobe(0.3, 20.0), ForwardLobe(1.0, 5.0)]
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(400)
@@ -28,9 +29,7 @@ def hemisphere(tilt):
 
 def total(law, tilt):
     mu, d_z, solid = hemisphere(tilt)
-    return float(
-        np.sum(np.asarray(_density_on(law, jnp.asarray(mu), jnp.asarray(d_z), np.cos(tilt))) * solid)
-    )
+    return float(np.sum(np.asarray(_density_on(law, jnp.asarray(mu), jnp.asarray(d_z), np.cos(tilt))) * solid))
 
 
 @eqx.filter_jit
@@ -105,9 +104,7 @@ def test_derivatives_match_finite_differences_in_both_modes():
     np.testing.assert_allclose(forward, backward, rtol=1e-12, atol=1e-14)
     for k in range(point.size):
         step = 1e-5 * point[k] * np.eye(point.size)[k]
-        difference = (_density(jnp.asarray(point + step)) - _density(jnp.asarray(point - step))) / (
-            2e-5 * point[k]
-        )
+        difference = (_density(jnp.asarray(point + step)) - _density(jnp.asarray(point - step))) / (2e-5 * point[k])
         np.testing.assert_allclose(forward[:, k], difference, rtol=1e-6, atol=1e-8)
 
 
@@ -115,12 +112,8 @@ def test_derivatives_match_finite_differences_in_both_modes():
 def test_polar_primitives_are_the_integrals(cot):
     theta = np.arctan2(1.0, cot)
     b, a = polar_primitives(jnp.asarray(cot))
-    assert float(b) == pytest.approx(
-        quad(lambda t: np.sin(t) * np.cos(t), 0, theta, epsabs=1e-12)[0], abs=1e-12
-    )
-    assert float(a) == pytest.approx(
-        quad(lambda t: np.sin(t) ** 2, 0, theta, epsabs=0, epsrel=1e-11)[0], rel=1e-11
-    )
+    assert float(b) == pytest.approx(quad(lambda t: np.sin(t) * np.cos(t), 0, theta, epsabs=1e-12)[0], abs=1e-12)
+    assert float(a) == pytest.approx(quad(lambda t: np.sin(t) ** 2, 0, theta, epsabs=0, epsrel=1e-11)[0], rel=1e-11)
 
 
 def test_polar_primitives_keep_their_relative_accuracy_in_float32():

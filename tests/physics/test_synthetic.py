@@ -1,5 +1,7 @@
 """Synthetic surfaces against closed forms: slopes, facet angles, step heights, handedness, statistics, gradients."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,10 +24,10 @@ FINE = {
     "grating": {"direction_deg": 30.0},
     "spiral": {"spacing_nm": 20.0, "step_height_nm": 2.0, "arms": 2},
     "step_bunch": {"terrace_nm": 30.0, "wander_nm": 4.0, "step_height_nm": 5.0, "terrace_deg": 2.0},
-    "particles": {"count": 5, "radius_nm": 12.0, "contact_deg": 60.0},
+    "particles": {"count": 5, "radius_nm": 12.0, "contact_deg": 40.0},
     "pits": {"count": 5, "radius_nm": 12.0, "contact_deg": 40.0},
     "islands": {"count": 5, "radius_nm": 15.0, "height_nm": 6.0},
-    "rough": {"shortest_nm": 24.0},
+    "rough": {"shortest_nm": 25.0},
 }
 
 
@@ -43,12 +45,12 @@ def inside(scene):
 
 @pytest.mark.parametrize("name", FINE)
 def test_slopes_are_those_of_the_heights(name):
-    """Analytic slopes against central differences away from edges; planar families to rounding, curved ones to p^2 / 6 z'''."""
+    """Analytic slopes against central differences away from edges: planar families to rounding, curved ones closely."""
     scene = make(name)
     clear = inside(scene)
     assert scene.surface.height_nm.shape == SHAPE and clear.mean() > 0.2
     planar = name in ("plane", "step", "trench", "v_groove", "vickers", "grating", "islands")
-    tolerance = 1e-11 if planar else {"rough": 0.03, "spiral": 0.08, "particles": 0.02}.get(name, 5e-3)
+    tolerance = 1e-11 if planar else {"rough": 0.03, "spiral": 0.08}.get(name, 0.015)
     for found, exact in zip(scene.surface.slopes(), (scene.truth.slope_x, scene.truth.slope_y), strict=True):
         np.testing.assert_allclose(np.array(found)[clear], np.array(exact)[clear], atol=tolerance)
 
@@ -58,7 +60,7 @@ def test_slope_error_falls_with_the_square_of_the_pixel(name):
     """The same surface on half the pixel size: the difference left at a fixed point is curvature, four times less."""
 
     def error(pixel, rows):
-        numbers = {"contact_deg": 60.0, "radius_nm": 12.0, "count": 1} if name in ("particles", "pits") else {}
+        numbers = {"contact_deg": 40.0, "radius_nm": 16.0, "count": 1} if name in ("particles", "pits") else {}
         scene = make(name, (rows, rows), pixel_size_nm=pixel, **numbers)
         clear, found = inside(scene), scene.surface.slopes()
         both = zip(found, (scene.truth.slope_x, scene.truth.slope_y), strict=True)
@@ -118,11 +120,10 @@ def test_step_bunch_descends_by_its_step_heights():
     levels = profile[facet == 0]
     drops = -np.diff(levels)
     drops = drops[drops > 1e-9]
-    crossed = [k for k in np.unique(step) if 0 < np.argmax(step == k) and (facet[step == k] == 0)[[0, -1]].all()]
+    crossed = [k for k in np.unique(step) if (facet[step == k] == 1).any() and (facet[step == k] == 0)[[0, -1]].all()]
     heights = np.array(scene.truth.step_height_nm)[crossed]
-    assert len(crossed) >= 2
-    for height in heights:
-        assert np.min(np.abs(drops - height)) < 1e-9
+    assert len(crossed) >= 3
+    np.testing.assert_allclose(drops, heights, rtol=1e-9)
     assert np.all((heights > 0.7 * 12.0) & (heights < 1.3 * 12.0))
 
 
@@ -163,7 +164,6 @@ def test_spiral_terraces_rise_with_the_hand(arms, hand, sides):
     height, on_facet = np.array(scene.surface.height_nm), np.array(scene.truth.facet) == 1
     phi = np.linspace(0, 2 * np.pi, 4001)
     column, row = 80 + radius / pixel * np.cos(phi), 80 - radius / pixel * np.sin(phi)
-    slope_phi = -np.array(scene.truth.slope_x) * 0
     i, j = np.round(row).astype(int), np.round(column).astype(int)
     slope_x, slope_y = np.array(scene.truth.slope_x)[i, j], np.array(scene.truth.slope_y)[i, j]
     slope_phi = radius * (-np.sin(phi) * slope_x - np.cos(phi) * slope_y)
@@ -211,7 +211,7 @@ def test_rough_spectrum_has_the_hurst_exponent():
         power = np.abs(np.fft.fft2(scene.surface.height_nm)) ** 2
         f = np.hypot(*np.meshgrid(np.fft.fftfreq(256), np.fft.fftfreq(256)))
         rings = np.geomspace(0.03, 0.2, 9)
-        mean = [power[(f >= a) & (f < b)].mean() for a, b in zip(rings[:-1], rings[1:], strict=True)]
+        mean = [power[(f >= a) & (f < b)].mean() for a, b in itertools.pairwise(rings)]
         slope = np.polyfit(np.log(np.sqrt(rings[:-1] * rings[1:])), np.log(mean), 1)[0]
         assert slope == pytest.approx(-2 - 2 * hurst, abs=0.15)
 
@@ -252,7 +252,7 @@ def test_the_pixel_size_sets_the_precision(name):
         ("plane", "tilt_deg", 20.0),
         ("step", "height_nm", 10.0),
         ("trench", "depth_nm", 20.0),
-        ("v_groove", "wall_deg", 22.0),
+        ("v_groove", "wall_deg", 52.0),
         ("sphere", "radius_nm", 30.0),
         ("bowl", "radius_nm", 30.0),
         ("vickers", "face_deg", 22.0),
@@ -268,23 +268,18 @@ def test_the_pixel_size_sets_the_precision(name):
     ],
 )
 def test_derivatives_match_finite_differences(name, number, value):
-    """Heights and slopes by one number, forward and reverse, at the pixels that stay on their piece."""
+    """Heights and slopes by one number, forward and reverse (no pixel changes its piece within the step of 1e-6)."""
     weights = jax.random.normal(jax.random.key(9), (3, 24, 32))
-    if name == "sphere":  # the pixels at the rim have no finite second derivative
-        weights = weights * (jnp.hypot(*jnp.meshgrid(jnp.arange(32) - 15.5, jnp.arange(24) - 11.5)) < 18)[None]
 
+    @jax.jit
     def maps(v):
-        scene = make(name, (24, 32), **{"pixel_size_nm": 1.5 if name != "sphere" else 2.0, number: v})
+        scene = make(name, (24, 32), **{"pixel_size_nm": 1.5, number: v})
         return jnp.stack([scene.surface.height_nm, scene.truth.slope_x, scene.truth.slope_y])
 
     step = 1e-6 * value
     low, high = maps(value - step), maps(value + step)
-    numbers = {k: v for k, v in FINE[name].items()} | {number: value}
-    facet = [make(name, (24, 32), **(numbers | {number: v})).truth.facet for v in (value - step, value + step)]
-    weights = jnp.where((facet[0] == facet[1])[None], weights, 0.0)
     difference = float(jnp.sum(weights * (high - low))) / (2 * step)
-    _, forward = jax.jvp(lambda v: jnp.sum(weights * maps(v)), (jnp.asarray(value),), (jnp.ones(()),))
-    backward = jax.grad(lambda v: jnp.sum(weights * maps(v)))(jnp.asarray(value))
+    forward, backward = (d(lambda v: jnp.sum(weights * maps(v)))(jnp.asarray(value)) for d in (jax.jacfwd, jax.grad))
     assert float(forward) == pytest.approx(float(backward), rel=1e-9)
     assert float(forward) == pytest.approx(difference, rel=1e-5, abs=1e-7)
 
@@ -324,7 +319,7 @@ def test_texture_adds_exactly():
         ("v_groove", {"wall_deg": 0.0}, "wall_deg"),
         ("v_groove", {"wall_deg": 5.0, "depth_nm": 100.0}, "enlarge the image"),
         ("bowl", {"radius_nm": 10.0, "depth_nm": 11.0}, "depth_nm"),
-        ("sphere", {"radius_nm": 1e3}, "radius_nm"),
+        ("sphere", {"radius_nm": -1.0}, "radius_nm"),
         ("vickers", {"diagonal_nm": float("nan")}, "diagonal_nm"),
         ("grating", {"sidewall_deg": 10.0}, "sidewall_deg"),
         ("spiral", {"handedness": 0}, "handedness"),

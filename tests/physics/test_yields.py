@@ -84,15 +84,11 @@ def test_compound_is_the_mean_by_mass():
     each = [backscatter_yield(one, 10.0, cosine, LoveScott()) for one in z]
     found = compound_yield(fraction, z, 10.0, cosine, LoveScott())
     np.testing.assert_allclose(found, fraction[0] * each[0] + fraction[1] * each[1], rtol=1e-12)
-    assert float(mean_atomic_number(fraction, z)) == pytest.approx(
-        (0.4674 * 14**0.5 + 0.5326 * 8**0.5) ** 2, rel=1e-12
-    )
+    assert float(mean_atomic_number(fraction, z)) == pytest.approx((0.4674 * 14**0.5 + 0.5326 * 8**0.5) ** 2, rel=1e-12)
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: type(law).__name__)
-@pytest.mark.parametrize(
-    "tilt_law", [Arnal(), DrescherReimerSeidel(), Untilted()], ids=lambda law: type(law).__name__
-)
+@pytest.mark.parametrize("tilt_law", [Arnal(), DrescherReimerSeidel(), Untilted()], ids=lambda law: type(law).__name__)
 def test_derivatives_match_finite_differences(law, tilt_law):
     @jax.jit
     def eta(numbers):
@@ -111,9 +107,7 @@ def test_maps_keep_float32_and_agree_under_jit():
     n_z = jnp.linspace(0.3, 1.0, 12, dtype=jnp.float32).reshape(3, 4)
     eager = backscatter_yield(29, 10.0, n_z, LoveScott())
     assert eager.dtype == jnp.float32 and eager.shape == (3, 4)
-    np.testing.assert_allclose(
-        jax.jit(lambda n: backscatter_yield(29, 10.0, n, LoveScott()))(n_z), eager, rtol=1e-6
-    )
+    np.testing.assert_allclose(jax.jit(lambda n: backscatter_yield(29, 10.0, n, LoveScott()))(n_z), eager, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,7 @@ def test_traced_numbers_pass_unchecked_through_jit_and_grad():
 
     def squared(d):
         return (
-            Microscope(
-                scope.beam, Detector(scope.detector.segments, distance_mm=d), scope.column
-            ).detector.distance_mm
+            Microscope(scope.beam, Detector(scope.detector.segments, distance_mm=d), scope.column).detector.distance_mm
             ** 2
         )
 
@@ -105,15 +103,15 @@ BAD_SCOPES = [
     ),
     (
         lambda: Microscope.annular(distance_mm=6.0, working_distance_mm=5.0),
-        "distance_mm is 6 but column.working_distance_mm is 5",
+        "distance_mm 6 .*thickness_mm 1 pass column.working_distance_mm 5",
     ),
     (
         lambda: Microscope.annular(position_x_mm=0.6, position_y_mm=-0.8),
         "1 mm apart but the hole has a radius of 1 mm",
     ),
     (lambda: changed(lambda s: s.detector.offset_y_mm, 3.0), "3 mm apart"),
-    (lambda: changed(lambda s: s.detector.tilt_x_deg, 85.0), "85.0.* deg is beyond 80 deg"),
-    (lambda: changed(lambda s: s.column.stage_tilt_y_deg, -90.0), "-90.0.* deg is beyond 80 deg"),
+    (lambda: changed(lambda s: s.detector.tilt_x_deg, 85.0), "85.0.* deg is beyond 80"),
+    (lambda: changed(lambda s: s.column.stage_tilt_y_deg, -90.0), "-90.0.* deg is beyond 80"),
 ]
 
 
@@ -125,10 +123,7 @@ def test_impossible_microscopes_end_in_one_sentence(make, sentence):
 
 
 def test_a_detector_without_segments():
-    none = {
-        name: jnp.ones(0)
-        for name in ("inner_radius_mm", "outer_radius_mm", "start_deg", "stop_deg", "gap_mm")
-    }
+    none = {name: jnp.ones(0) for name in ("inner_radius_mm", "outer_radius_mm", "start_deg", "stop_deg", "gap_mm")}
     none |= {name: jnp.ones(0) for name in ("gain", "pedestal", "threshold_kev", "bias_v")}
     scope = Microscope.annular()
     with pytest.raises(InputError, match=r"detector\.segments is empty"):
@@ -231,7 +226,5 @@ def test_slopes_of_a_parabola_are_exact_to_the_border():
 
 def test_normals_of_a_plane_and_of_short_axes():
     plane = Surface(np.array([[0.0, 3.0], [-4.0, -1.0]]), 1.0)
-    np.testing.assert_allclose(
-        plane.normals(), np.broadcast_to(np.array([-3.0, 4.0, 1.0]) / np.sqrt(26), (2, 2, 3))
-    )
+    np.testing.assert_allclose(plane.normals(), np.broadcast_to(np.array([-3.0, 4.0, 1.0]) / np.sqrt(26), (2, 2, 3)))
     np.testing.assert_array_equal(Surface(np.ones((1, 1)), 1.0).normals(), [[[0.0, 0.0, 1.0]]])

@@ -88,11 +88,7 @@ def test_every_number_of_every_record_is_in_the_file_and_explained():
     records = {"beam": Beam, "detector": Detector, "segments": Segments, "column": Column}
     text = microscope_to_yaml(Microscope.annular())
     for section, record in records.items():
-        keys = [
-            field.name
-            for field in dataclasses.fields(record)
-            if field.name not in ("segments", "names", "rings")
-        ]
+        keys = [field.name for field in dataclasses.fields(record) if field.name not in ("segments", "names", "rings")]
         assert keys == list(_NOTES[section])
         for key in keys:
             assert any(line.strip().startswith(f"{key}: ") and "# " in line for line in text.splitlines())
@@ -182,7 +178,10 @@ BAD = [
         "my.yaml: segment left has inner_radius_mm = 1",
     ),
     (edited("start_deg: -90", "start_deg: -91"), "my.yaml: segments left .* and N .* overlap by 1 deg"),
-    (edited("distance_mm: 4e0", "distance_mm: 6"), "my.yaml: detector.distance_mm is 6"),
+    (
+        edited("distance_mm: 4e0", "distance_mm: 6"),
+        r"my.yaml: detector.distance_mm 6 .* pass column.working_distance_mm 5",
+    ),
 ]
 
 

@@ -95,6 +95,4 @@ def _grating(shape, pixel, pitch_nm, height_nm, sidewall_deg, duty, direction_de
     piece = 4 * line.astype(jnp.int32) + part
     level = 0.0 * sidewall_deg
     names = ("floor", "top", "sidewall")
-    return s.Relief(
-        height, slope * ux, slope * uy, facet, piece, [level, level, sidewall_deg], height_nm, names
-    )
+    return s.Relief(height, slope * ux, slope * uy, facet, piece, [level, level, sidewall_deg], height_nm, names)

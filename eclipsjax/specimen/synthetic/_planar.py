@@ -18,18 +18,14 @@ def plane(
     `tilt_deg`: 0 to below 90. Zero height at the image centre. Gradient: exact.
     """
     tilt = s.within("tilt_deg", tilt_deg, 0.0, 89.999)
-    return s.assemble(
-        _plane, shape, pixel_size_nm, tilt_deg=tilt, azimuth_deg=s.finite("azimuth_deg", azimuth_deg)
-    )
+    return s.assemble(_plane, shape, pixel_size_nm, tilt_deg=tilt, azimuth_deg=s.finite("azimuth_deg", azimuth_deg))
 
 
 def _plane(shape, pixel, tilt_deg, azimuth_deg):
     u, ux, uy = s.along(*s.grid(shape, pixel), azimuth_deg)
     slope = -jnp.tan(jnp.deg2rad(tilt_deg))
     flat = jnp.zeros(shape, jnp.int32)
-    return s.Relief(
-        slope * u, slope * ux, slope * uy, flat, flat, [tilt_deg], jnp.zeros(0, pixel.dtype), ("plane",)
-    )
+    return s.Relief(slope * u, slope * ux, slope * uy, flat, flat, [tilt_deg], jnp.zeros(0, pixel.dtype), ("plane",))
 
 
 def step(
@@ -50,9 +46,7 @@ def _step(shape, pixel, height_nm, direction_deg):
     u, _, _ = s.along(*s.grid(shape, pixel), direction_deg)
     high = u < 0
     none = jnp.zeros(shape, pixel.dtype)
-    return s.Relief(
-        jnp.where(high, height_nm, 0.0), none, none, high, high, [0.0, 0.0], height_nm, ("lower", "upper")
-    )
+    return s.Relief(jnp.where(high, height_nm, 0.0), none, none, high, high, [0.0, 0.0], height_nm, ("lower", "upper"))
 
 
 def trench(
@@ -78,9 +72,7 @@ def _trench(shape, pixel, width_nm, depth_nm, direction_deg):
     floor = jnp.abs(u) < 0.5 * width_nm
     piece = jnp.where(floor, 1, jnp.where(u < 0, 0, 2))
     none = jnp.zeros(shape, pixel.dtype)
-    return s.Relief(
-        jnp.where(floor, -depth_nm, 0.0), none, none, floor, piece, [0.0, 0.0], depth_nm, ("top", "floor")
-    )
+    return s.Relief(jnp.where(floor, -depth_nm, 0.0), none, none, floor, piece, [0.0, 0.0], depth_nm, ("top", "floor"))
 
 
 def v_groove(
@@ -111,15 +103,11 @@ def _v_groove(shape, pixel, wall_deg, depth_nm, direction_deg):
     piece = jnp.where(wall, facet, jnp.where(u > 0, 3, 0))
     names = ("top", "wall falling along u", "wall rising along u")
     height = -jnp.where(wall, below, 0.0)
-    return s.Relief(
-        height, slope * ux, slope * uy, facet, piece, [0.0 * wall_deg, wall_deg, wall_deg], depth_nm, names
-    )
+    return s.Relief(height, slope * ux, slope * uy, facet, piece, [0.0 * wall_deg, wall_deg, wall_deg], depth_nm, names)
 
 
 def _fits(name, length, shape, pixel_size_nm, direction_deg) -> None:
     extent = s.extent_nm(shape, pixel_size_nm, direction_deg)
     number = concrete(length)
     if number is not None and extent is not None and number > extent:
-        raise InputError(
-            f"{name} is {float(number):g} but the image spans {extent:g} nm that way: enlarge the image."
-        )
+        raise InputError(f"{name} is {float(number):g} but the image spans {extent:g} nm that way: enlarge the image.")

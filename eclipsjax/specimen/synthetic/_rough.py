@@ -36,9 +36,7 @@ def rough(
     cut).
     """
     if rms_height_nm is not None and rms_slope is not None:
-        raise InputError(
-            f"rms_height_nm = {rms_height_nm} and rms_slope = {rms_slope} exclude each other: give one."
-        )
+        raise InputError(f"rms_height_nm = {rms_height_nm} and rms_slope = {rms_slope} exclude each other: give one.")
     by_slope = rms_slope is not None
     pixel = s.positive("pixel_size_nm", pixel_size_nm)
     longest = max(shape) * pixel if longest_nm is None else s.positive("longest_nm", longest_nm)
@@ -46,9 +44,7 @@ def rough(
     s.at_most("2 pixel_size_nm", 2 * pixel, shortest, "shortest_nm must span at least two pixels")
     s.at_most("shortest_nm", shortest, longest, "the shortest wavelength cannot exceed the longest")
     if (n := concrete(shortest)) is not None and (p := concrete(pixel)) is not None and n > min(shape) * p:
-        raise InputError(
-            f"shortest_nm is {n:g} but the image is only {min(shape) * p:g} nm high: nothing is left."
-        )
+        raise InputError(f"shortest_nm is {n:g} but the image is only {min(shape) * p:g} nm high: nothing is left.")
     default = 5.0 if rms_height_nm is None else rms_height_nm
     size = s.not_negative("rms_slope", rms_slope) if by_slope else s.not_negative("rms_height_nm", default)
     numbers = {
@@ -62,12 +58,9 @@ def rough(
 
 def _rough(shape, pixel, by_slope, key, hurst, size, longest, shortest):
     rows, columns = shape
-    qx, qy = (
-        2 * math.pi / pixel * f.astype(pixel.dtype)
-        for f in (jnp.fft.rfftfreq(columns), jnp.fft.fftfreq(rows))
-    )
+    qx, qy = (2 * math.pi / pixel * f.astype(pixel.dtype) for f in (jnp.fft.rfftfreq(columns), jnp.fft.fftfreq(rows)))
     qx, qy = qx[None, :], qy[:, None]
-    q = jnp.sqrt(qx**2 + qy**2).at[0, 0].set(1.0)
+    q = jnp.sqrt((qx**2 + qy**2).at[0, 0].set(1.0))
     amplitude = jnp.maximum(q, 2 * math.pi / longest) ** (-1.0 - hurst)
     # The wave of two pixels has no derivative of its own on the grid, and the mean is no roughness.
     keep = (q <= 2 * math.pi / shortest * (1 + 1e-6)) & (

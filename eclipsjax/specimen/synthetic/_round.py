@@ -16,12 +16,6 @@ def sphere(shape: s.Shape = (256, 256), pixel_size_nm: Any = 2.0, *, radius_nm: 
     toward the rim).
     """
     radius = s.positive("radius_nm", radius_nm)
-    s.at_most(
-        "2 radius_nm",
-        2 * radius,
-        s.extent_nm((1, min(shape)), pixel_size_nm),
-        "the ball must fit into the image",
-    )
     return s.assemble(_sphere, shape, pixel_size_nm, radius_nm=radius)
 
 
@@ -42,13 +36,6 @@ def bowl(
     """
     radius, depth = s.positive("radius_nm", radius_nm), s.positive("depth_nm", depth_nm)
     s.at_most("depth_nm", depth, radius, "a bowl is at most as deep as its radius")
-    opening = 2 * jnp.sqrt(jnp.maximum(depth * (2 * radius - depth), 0.0))
-    s.at_most(
-        "the bowl's opening in nm",
-        opening,
-        s.extent_nm((1, min(shape)), pixel_size_nm),
-        "it must fit into the image",
-    )
     return s.assemble(_bowl, shape, pixel_size_nm, radius_nm=radius, depth_nm=depth)
 
 

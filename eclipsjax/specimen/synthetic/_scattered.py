@@ -113,9 +113,7 @@ def _caps(shape, pixel, count, sign, key, radius_nm, radius_spread, contact_deg)
     height, slope_x, slope_y, facet, step = _highest(one, shape, pixel, centres, (radii, rises))
     names = ("plane", "particle" if sign > 0 else "pit")
     angles = [0.0 * contact_deg, contact_deg]
-    return s.Relief(
-        sign * height, sign * slope_x, sign * slope_y, facet, step, angles, rises, names, step=step
-    )
+    return s.Relief(sign * height, sign * slope_x, sign * slope_y, facet, step, angles, rises, names, step=step)
 
 
 def _islands(shape, pixel, count, sides, key, radius_nm, radius_spread, height_nm, wall_deg, direction_deg):

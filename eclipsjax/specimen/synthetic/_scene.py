@@ -73,9 +73,7 @@ class Relief(eqx.Module):
     crease: Array | None = None
 
 
-def assemble(
-    family: Callable, shape: Shape, pixel_size_nm: Any, choices: tuple = (), /, **numbers: Any
-) -> Scene:
+def assemble(family: Callable, shape: Shape, pixel_size_nm: Any, choices: tuple = (), /, **numbers: Any) -> Scene:
     """Evaluate `family(shape, pixel, *choices, **numbers) -> Relief` in one compiled call, in the dtype of
     the pixel size.
 
@@ -136,9 +134,7 @@ def add(base: Scene, texture: Scene) -> Scene:
         )
     pixels = concrete(one.pixel_size_nm), concrete(two.pixel_size_nm)
     if all(p is not None for p in pixels) and not np.allclose(*pixels, rtol=1e-5):
-        raise InputError(
-            f"the scenes have pixels of {pixels[0]:g} and {pixels[1]:g} nm: give both one pixel size."
-        )
+        raise InputError(f"the scenes have pixels of {pixels[0]:g} and {pixels[1]:g} nm: give both one pixel size.")
     slopes = base.truth.slope_x + texture.truth.slope_x, base.truth.slope_y + texture.truth.slope_y
     changed = (*slopes, base.truth.edge | texture.truth.edge)
     truth = eqx.tree_at(lambda t: (t.slope_x, t.slope_y, t.edge), base.truth, changed)

@@ -66,13 +66,9 @@ def _check(pixel, numbers) -> None:
     values = [concrete(v) for v in (pixel, *numbers.values())]
     if any(v is None for v in values):
         return
-    pixel, facet, step, terrace, _, level, terrace_spread, height_spread, wander, _ = (
-        float(v) for v in values
-    )
+    pixel, facet, step, terrace, _, level, terrace_spread, height_spread, wander, _ = (float(v) for v in values)
     if level <= -facet:
-        raise InputError(
-            f"terrace_deg is {level:g}: terraces must fall less steeply than facets of {facet:g} degrees."
-        )
+        raise InputError(f"terrace_deg is {level:g}: terraces must fall less steeply than facets of {facet:g} degrees.")
     width = step / (math.tan(math.radians(facet)) + math.tan(math.radians(level)))
     room = terrace * (1 - terrace_spread) - 2 * wander - height_spread * width
     if room < 0:

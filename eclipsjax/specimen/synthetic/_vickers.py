@@ -24,16 +24,8 @@ def vickers(
     deg, 136 deg between opposite ones). Gradient: exact.
     """
     diagonal, face = s.positive("diagonal_nm", diagonal_nm), s.acute("face_deg", face_deg)
-    s.at_most(
-        "diagonal_nm",
-        diagonal,
-        s.extent_nm((1, min(shape)), pixel_size_nm),
-        "the imprint must fit into the image",
-    )
     azimuth = s.finite("diagonal_azimuth_deg", diagonal_azimuth_deg)
-    return s.assemble(
-        _vickers, shape, pixel_size_nm, diagonal_nm=diagonal, face_deg=face, azimuth_deg=azimuth
-    )
+    return s.assemble(_vickers, shape, pixel_size_nm, diagonal_nm=diagonal, face_deg=face, azimuth_deg=azimuth)
 
 
 def _vickers(shape, pixel, diagonal_nm, face_deg, azimuth_deg):

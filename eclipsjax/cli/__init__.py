@@ -1,0 +1,68 @@
+"""The command line: `eclipsjax demo`, `eclipsjax simulate`, `eclipsjax scope new | check | show`.
+
+The commands' modules are light; what is heavy (matplotlib, tifffile, the solvers) they import when they run.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from eclipsjax import __version__
+from eclipsjax._types import InputError
+from eclipsjax.cli.demo import demo
+from eclipsjax.cli.scope import scope
+from eclipsjax.cli.simulate import simulate
+
+INPUT_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="eclipsjax", message="%(prog)s %(version)s")
+def commands() -> None:
+    """From height maps to the images of a segmented backscattered-electron detector."""
+
+
+for _command in (demo, simulate, scope):
+    commands.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code: 0, 1 (a file could not be written), 2 (wrong input), 130 (Ctrl-C)."""
+    try:
+        commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _say("interrupted: nothing was written.", INTERRUPTED)
+    except InputError as error:
+        return _say(_in_options(str(error)), INPUT_ERROR)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _say(f"{where}{error.strerror or error}.", FAILURE)
+    return 0
+
+
+def _say(sentence: str, code: int) -> int:
+    click.echo(f"eclipsjax: {sentence}", err=True)
+    return code
+
+
+def _in_options(message: str) -> str:
+    """The library's remedy in the command line's words: keyword arguments become options."""
+    message = message.replace("with force", "with --force").replace(
+        "save_microscope(scope, path)", "eclipsjax scope new"
+    )
+    for name in ("pixel_size_nm", "height_scale_nm", "radius_px"):
+        message = message.replace(f"give {name}", f"give --{name.replace('_', '-')}")
+    return message
+
+
+def run() -> None:
+    """The console script."""
+    sys.exit(main())

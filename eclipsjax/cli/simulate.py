@@ -1,0 +1,91 @@
+"""`eclipsjax simulate`: a height file and a microscope's file in, segment images out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from eclipsjax.cli._running import (
+    Stages,
+    force_option,
+    open_in_browser,
+    progress_option,
+    results_folder,
+    use_compilation_cache,
+)
+
+
+@click.command()
+@click.argument("height_file", type=click.Path(path_type=Path))
+@click.option(
+    "--microscope",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The microscope's YAML file (eclipsjax scope new).",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+@click.option("--pixel-size-nm", type=float, help="Nanometres per pixel, where the file does not say.")
+@click.option("--height-scale-nm", type=float, help="Nanometres per stored unit, where that is not 1.")
+@click.option(
+    "--azimuths", type=click.IntRange(4, 1024), default=64, show_default=True, help="Directions around each pixel."
+)
+@click.option(
+    "--radius-px",
+    type=click.IntRange(1, 8192),
+    default=128,
+    show_default=True,
+    help="How far to look for relief that hides the detector, pixels.",
+)
+@click.option(
+    "--noise/--no-noise", default=True, show_default=True, help="Amplifier noise (S/N 12) and counting noise."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
+@click.option(
+    "--bits",
+    type=click.Choice(["8", "16", "float"]),
+    default="16",
+    show_default=True,
+    help="Grey levels of the images.",
+)
+@click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
+@force_option
+@progress_option
+def simulate(
+    height_file: Path,
+    microscope: Path,
+    output: Path,
+    pixel_size_nm: float | None,
+    height_scale_nm: float | None,
+    azimuths: int,
+    radius_px: int,
+    noise: bool,
+    seed: int,
+    bits: str,
+    show: bool,
+    force: bool,
+    progress: bool | None,
+) -> None:
+    """Simulate the segment images of HEIGHT_FILE (.npz, .npy, .tif, .txt, .csv).
+
+    Writes signal.npz (fraction of the emitted electrons that each segment collects), one TIFF per segment, overview.png,
+    scope.yaml and a page, index.html.
+    """
+    use_compilation_cache()
+    from eclipsjax.cli import _results as results
+    from eclipsjax.instrument.scope_file import load_microscope
+    from eclipsjax.io.heights import read_height
+
+    scope = load_microscope(microscope)
+    surface = read_height(height_file, pixel_size_nm, height_scale_nm)
+    settings = results.Settings(azimuths, radius_px, noise, seed, None if bits == "float" else int(bits))
+    with results_folder(output, force) as folder, Stages(results.STAGES, progress) as stages:
+        result = results.run_simulation(surface, scope, settings, stages)
+        shutil.copyfile(microscope, folder / "scope.yaml")
+        results.write_data(result, folder)
+        title = f"{height_file.name} under {microscope.name}"
+        lead = "Simulated images of a segmented backscattered-electron detector: the height map below, and what each segment sees."
+        stages.run("pictures", results.write_page, result, folder, title, lead, [("scope.yaml", "the microscope")])
+    page = output / "index.html"
+    click.echo(f"{'opened' if show and open_in_browser(page) else 'open'} {page.resolve()}")

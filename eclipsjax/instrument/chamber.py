@@ -1,0 +1,180 @@
+"""The chamber in three dimensions: for a tilted stage, a tilted plate or unequal segment biases."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array
+
+from eclipsjax._types import InputError, concrete
+from eclipsjax.instrument.field import CartesianField
+from eclipsjax.instrument.laplace import (
+    Electrode,
+    Solution,
+    cartesian_areas,
+    connect,
+    crossings,
+    deepest,
+    solve_iterative,
+    two_sections,
+)
+from eclipsjax.instrument.microscope import Microscope, Segments
+from eclipsjax.instrument.plane import Plane, detector_plane, plate_radii, stage_plane
+
+# The grounded lid lies this many bore radii above the pole piece's face: what leaks into the bore falls by exp(-2.4) each.
+BORE_DEPTH = 3.0
+
+
+class Cartesian(eqx.Module):
+    """Solve in (x, y, z): `lateral` nodes along x and y each (finer near the axis), `below` and `above` rows below and above
+    the highest point of the plate's face."""
+
+    lateral: int = eqx.field(static=True, default=81)
+    below: int = eqx.field(static=True, default=40)
+    above: int = eqx.field(static=True, default=24)
+    stretch: float = eqx.field(static=True, default=3.0)
+
+
+@jax.jit
+def solve_cartesian(scope: Microscope, grid: Cartesian) -> CartesianField:
+    axes = _cartesian_axes(scope, grid)
+    electrodes = _cartesian_electrodes(scope)
+    solution = solve_iterative(connect(axes, cartesian_areas(*axes), electrodes))
+    rows = grid.below + 1
+    smooth = _extend_into_metal((axes[0], axes[1], axes[2][:rows]), electrodes, solution, rows)
+    return CartesianField(
+        coefficients=spline_coefficients(smooth, (OPEN, OPEN, OPEN)),
+        bottom_mm=axes[2][0],
+        top_mm=axes[2][grid.below],
+        radius_mm=scope.column.chamber_radius_mm,
+        residual=solution.residual,
+        iterations=solution.iterations,
+        stretch=grid.stretch,
+    )
+
+
+def _cartesian_axes(scope: Microscope, grid: Cartesian) -> tuple[Array, Array, Array]:
+    column = scope.column
+    _, outer = plate_radii(scope)
+    plate, stage = detector_plane(scope), stage_plane(scope)
+    dtype = outer.dtype
+    spread = jnp.asarray(np.sinh(grid.stretch * np.linspace(-1, 1, grid.lateral)) / np.sinh(grid.stretch), dtype)
+    low = -outer * jnp.sum(jnp.abs(stage.normal[:2])) / stage.normal[2]
+    high = plate.origin_mm[2] + outer * jnp.sum(jnp.abs(plate.axes[:2, 2]))
+    lid = jnp.maximum(column.working_distance_mm, high) + BORE_DEPTH * column.bore_radius_mm
+    lateral = column.chamber_radius_mm * spread
+    return lateral, lateral, two_sections(low, high, lid, grid.below, grid.above)
+
+
+def _cartesian_electrodes(scope: Microscope) -> list[Electrode]:
+    plate, column = scope.detector, scope.column
+    hole, outer = plate_radii(scope)
+    face, stage = detector_plane(scope), stage_plane(scope)
+    bore, pole, roof, wall = (
+        column.bore_radius_mm,
+        column.pole_radius_mm,
+        column.working_distance_mm,
+        column.chamber_radius_mm,
+    )
+
+    def specimen(x, y, z):
+        beyond = x**2 + y**2 > outer**2
+        shrink = jnp.where(beyond, outer * lax.rsqrt(jnp.where(beyond, x**2 + y**2, 1.0)), 1.0)
+        return stage.normal[2] * z + shrink * (stage.normal[0] * x + stage.normal[1] * y)
+
+    def ring(x, y, z):
+        along_x, along_y, above = _local(face, x, y, z)
+        rho = _radius(along_x, along_y)
+        return deepest(-above, above - plate.thickness_mm, hole - rho, rho - outer)
+
+    lid = jnp.maximum(roof, face.origin_mm[2] + outer * jnp.sum(jnp.abs(face.axes[:2, 2]))) + BORE_DEPTH * bore
+    return [
+        Electrode(specimen, column.specimen_bias_v),
+        Electrode(ring, lambda x, y, z: _nearest_bias(plate.segments, *_local(face, x, y, z)[:2])),
+        Electrode(lambda x, y, z: deepest(roof - z, bore - _radius(x, y), _radius(x, y) - pole), 0.0),
+        Electrode(lambda x, y, z: jnp.minimum(wall - _radius(x, y), lid - z), 0.0),
+    ]
+
+
+def _nearest_bias(segments: Segments, along_x: Array, along_y: Array) -> Array:
+    """Bias of the segment nearest to each point of the plate (only the biases carry a derivative)."""
+    x, y = lax.stop_gradient((along_x, along_y))
+    rho, azimuth = _radius(x, y), jnp.rad2deg(jnp.arctan2(-y, x))
+    fixed = lax.stop_gradient(segments)
+    best, bias = jnp.full_like(rho, jnp.inf), jnp.zeros_like(rho)
+    for k in range(segments.count):
+        half = 0.5 * (fixed.stop_deg[k] - fixed.start_deg[k])
+        from_middle = jnp.abs((azimuth - fixed.start_deg[k] - half + 180.0) % 360.0 - 180.0)
+        aside = rho * jnp.deg2rad(jnp.maximum(from_middle - half, 0.0))
+        miss = aside + jnp.maximum(deepest(fixed.inner_radius_mm[k] - rho, rho - fixed.outer_radius_mm[k]), 0.0)
+        bias = jnp.where(miss < best, segments.bias_v[k], bias)
+        best = jnp.minimum(miss, best)
+    return bias
+
+
+def _extend_into_metal(axes, electrodes: list[Electrode], solution: Solution, rows: int) -> Array:
+    """The potential with the metal's inside replaced by the straight continuation, along z, of what lies before it.
+
+    Inside a conductor the potential is constant; a spline across that kink would ring where electrons start and land.
+    """
+    raw = jnp.moveaxis(solution.potential_v[:, :, :rows], -1, 0)
+    cut, fraction, met = (jnp.moveaxis(a, -1, 0) for a in crossings(axes, electrodes, 2))
+    nodes = jnp.broadcast_to(axes[0][None, :, None], raw.shape), jnp.broadcast_to(axes[1][None, None, :], raw.shape)
+    heights = jnp.broadcast_to(axes[2][:, None, None], raw.shape)
+    metal = jnp.min(jnp.stack([e.distance(*nodes, heights) for e in electrodes]), axis=0) <= 0
+    under = jnp.cumsum(~metal, axis=0) == 0
+
+    def sweep(values, metal, cut, fraction, met):
+        none = jnp.zeros_like(values[0])
+
+        def step(carry, row):
+            last, before, slope = carry
+            value, inside, enters, t, surface = row
+            slope = jnp.where(enters, (surface - before) / (1.0 + t), slope)
+            extended = jnp.where(enters, surface + slope * (1.0 - t), last + slope)
+            value = jnp.where(inside, extended, value)
+            return (value, last, slope), value
+
+        first = (values[0], values[0], none)
+        rows = (values[1:], metal[1:], cut & metal[1:] & ~metal[:-1], fraction, met)
+        return jnp.concatenate([values[:1], lax.scan(step, first, rows)[1]])
+
+    upward = sweep(raw, metal & ~under, cut, fraction, met)
+    downward = sweep(upward[::-1], under[::-1], cut[::-1], fraction[::-1], met[::-1])
+    return jnp.moveaxis(downward[::-1], 0, -1)
+
+
+def check_room(scope: Microscope) -> None:
+    """Raise `InputError` where a tilted stage or plate touches its neighbour (what is being traced is skipped)."""
+    _, outer = plate_radii(scope)
+    plate, stage = detector_plane(scope), stage_plane(scope)
+    numbers = [concrete(v) for v in (outer, plate.axes, stage.axes, plate.origin_mm, scope.column.working_distance_mm)]
+    if any(v is None for v in numbers):
+        return
+    reach, plate_axes, stage_axes, origin, roof = numbers
+    rise = reach * np.hypot(*plate_axes[:2, 2])
+    if origin[2] + rise > roof + 1e-6 and rise > 0:
+        raise InputError(
+            f"the tilted detector plate rises {rise:g} mm above its centre at {origin[2]:g} mm and touches the pole piece at "
+            f"column.working_distance_mm = {roof:g}: reduce detector.tilt_*_deg or raise the working distance."
+        )
+    stage_rise = reach * np.hypot(*stage_axes[2, :2]) / stage_axes[2, 2]
+    if stage_rise >= origin[2] - rise:
+        raise InputError(
+            f"the tilted stage rises {stage_rise:g} mm under the detector plate at {origin[2] - rise:g} mm and touches it: "
+            "reduce column.stage_tilt_*_deg or raise detector.distance_mm."
+        )
+
+
+def _local(plane: Plane, x: Array, y: Array, z: Array) -> list[Array]:
+    dx, dy, dz = x - plane.origin_mm[0], y - plane.origin_mm[1], z - plane.origin_mm[2]
+    return [row[0] * dx + row[1] * dy + row[2] * dz for row in plane.axes]
+
+
+def _radius(x: Array, y: Array) -> Array:
+    """hypot with a derivative (zero) on the axis."""
+    squared = x**2 + y**2
+    return jnp.where(squared > 0, jnp.sqrt(jnp.where(squared > 0, squared, 1.0)), 0.0)
