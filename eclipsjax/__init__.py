@@ -1,3 +1,83 @@
-"""eclipsjax"""
+"""From height maps to the images of a segmented backscattered-electron detector, differentiable in every number.
+
+The rooms, in the order the data flows:
+
+- `instrument`: what the microscope does to an electron. `Microscope`, `solve_field`, `trace`, `aim`, `acceptance`.
+- `specimen`: what the surface emits and what it hides. `Surface`, `horizon`, `sky_view`, emission laws, `synthetic`.
+- `imaging`: visible = valid and exposed; then dose, gain, blur, noise. `render`, `record`, sensitivities and bounds.
+- `io`: height maps in and out of files. `report`: pictures and pages. `cli`: the command `eclipsjax`.
+
+Arrays are `[y, x]` or `[segment, y, x]` as the image is seen, azimuths counter-clockwise as seen in the image, units in
+the names. Importing this loads JAX and Equinox; solvers, plotting and the rest load where they are used.
+"""
+
+from eclipsjax._types import InputError as InputError
+from eclipsjax.imaging.blur import GaussianBlur as GaussianBlur, LineDrift as LineDrift, LineJitter as LineJitter
+from eclipsjax.imaging.bsesm import render as render
+from eclipsjax.imaging.camera import (
+    AdditiveNoise as AdditiveNoise,
+    Camera as Camera,
+    GaussianShot as GaussianShot,
+    PoissonShot as PoissonShot,
+    Recorded as Recorded,
+    SignalToNoise as SignalToNoise,
+    exposure as exposure,
+    primary_dose as primary_dose,
+    record as record,
+    record_with_clipping as record_with_clipping,
+)
+from eclipsjax.imaging.facets import Facets as Facets
+from eclipsjax.imaging.fisher import (
+    LevelNoise as LevelNoise,
+    slope_bound as slope_bound,
+    slope_error as slope_error,
+    slope_information as slope_information,
+    slope_response as slope_response,
+)
+from eclipsjax.imaging.height_bound import (
+    height_bound as height_bound,
+    height_covariance as height_covariance,
+    height_information as height_information,
+)
+from eclipsjax.imaging.misreading import (
+    misread_slopes as misread_slopes,
+    misread_tilt as misread_tilt,
+    pair_constant as pair_constant,
+)
+from eclipsjax.imaging.sensitivity import (
+    Forward as Forward,
+    Reverse as Reverse,
+    derivative_maps as derivative_maps,
+    instrument_numbers as instrument_numbers,
+)
+from eclipsjax.instrument.acceptance import AcceptanceTable as AcceptanceTable, acceptance as acceptance
+from eclipsjax.instrument.aim import aim as aim
+from eclipsjax.instrument.electrostatics import Axisymmetric as Axisymmetric, solve_field as solve_field
+from eclipsjax.instrument.microscope import (
+    Beam as Beam,
+    Column as Column,
+    Detector as Detector,
+    Microscope as Microscope,
+    Segments as Segments,
+)
+from eclipsjax.instrument.scope_file import load_microscope as load_microscope, save_microscope as save_microscope
+from eclipsjax.instrument.spectrum import Spectrum as Spectrum
+from eclipsjax.instrument.trajectories import Flight as Flight, emission_direction as emission_direction, trace as trace
+from eclipsjax.io.heights import read_height as read_height, write_height as write_height
+from eclipsjax.specimen import synthetic as synthetic
+from eclipsjax.specimen.emission import (
+    CosinePower as CosinePower,
+    ForwardLobe as ForwardLobe,
+    Lambertian as Lambertian,
+)
+from eclipsjax.specimen.horizon import (
+    HardHorizon as HardHorizon,
+    NoRelief as NoRelief,
+    SmoothHorizon as SmoothHorizon,
+    horizon as horizon,
+    sky_view as sky_view,
+)
+from eclipsjax.specimen.surface import Surface as Surface
+from eclipsjax.specimen.yields import backscatter_yield as backscatter_yield, compound_yield as compound_yield
 
 __version__ = "0.1.0"

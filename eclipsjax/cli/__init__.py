@@ -5,7 +5,6 @@ The commands' modules are light; what is heavy (matplotlib, tifffile, the solver
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 import click
@@ -30,7 +29,7 @@ for _command in (demo, simulate, scope):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0, 1 (a file could not be written), 2 (wrong input), 130 (Ctrl-C)."""
+    """Run the command line. Exit code: 0, 1 (a file could not be read or written), 2 (wrong input), 130 (Ctrl-C)."""
     try:
         commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
     except click.ClickException as error:
@@ -61,8 +60,3 @@ def _in_options(message: str) -> str:
     for name in ("pixel_size_nm", "height_scale_nm", "radius_px"):
         message = message.replace(f"give {name}", f"give --{name.replace('_', '-')}")
     return message
-
-
-def run() -> None:
-    """The console script."""
-    sys.exit(main())

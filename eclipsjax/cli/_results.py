@@ -1,4 +1,4 @@
-"""Simulate a surface and write everything about it: signals, images, pictures, page. What `demo` and `simulate` share."""
+"""Simulate a surface and write all about it: signals, images, pictures, page. What `demo` and `simulate` share."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from eclipsjax import __version__
 from eclipsjax._types import InputError
 from eclipsjax.cli._running import Stages
+from eclipsjax.imaging.blur import GaussianBlur
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.imaging.camera import Camera, GaussianShot, Recorded, SignalToNoise, exposure, record_with_clipping
 from eclipsjax.instrument.acceptance import AcceptanceTable, acceptance
@@ -28,13 +29,14 @@ STAGES = ["acceptance", "render", "record", "pictures"]
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What the user chose: directions and radius of the search for occluders, noise, seed and grey depth (None: float)."""
+    """What the user chose: directions and radius of the search for occluders, noise and its seed, grey depth, blur."""
 
     azimuths: int = 64
     radius_px: int = 128
     noise: bool = True
     seed: int = 0
     bits: int | None = 16
+    interaction_sigma_nm: float = 0.0
 
     @property
     def unit(self) -> str:
@@ -64,14 +66,14 @@ def run_simulation(surface: Surface, scope: Microscope, settings: Settings, stag
     if max(width_um, height_um) > NARROW_UM:
         field_mm = (width_um * 1e-3, height_um * 1e-3)
         stages.note(
-            f"the image spans {width_um:.3g} x {height_um:.3g} um, more than {NARROW_UM:g} um: following how the view of the "
-            "detector changes across it."
+            f"the image spans {width_um:.3g} x {height_um:.3g} um, more than {NARROW_UM:g} um: following how "
+            "the view of the detector changes across it."
         )
     if scope.is_biased:
         stages.note("an electrode is biased: solving for the field and flying electrons through it.")
     table = stages.run("acceptance", acceptance, scope, field_mm=field_mm)
     signal = stages.run("render", render, surface, table, azimuths=settings.azimuths, radius_px=settings.radius_px)
-    recorded, counts = stages.run("record", _record, signal, scope, settings)
+    recorded, counts = stages.run("record", _record, signal, surface.pixel_size_nm, scope, settings)
     low, high = np.asarray(recorded.clipped_low), np.asarray(recorded.clipped_high)
     for k, name in enumerate(table.names):
         if low[k] + high[k] > 0:
@@ -84,17 +86,20 @@ def check_relief(surface: Surface, scope: Microscope) -> None:
     relief_mm, distance_mm = 1e-6 * float(jnp.ptp(surface.height_nm)), float(scope.detector.distance_mm)
     if relief_mm >= distance_mm:
         raise InputError(
-            f"the relief is {relief_mm:.4g} mm tall but the detector is only detector.distance_mm = {distance_mm:g} above the "
-            "specimen: heights are in nanometres, so check their unit."
+            f"the relief is {relief_mm:.4g} mm tall but the detector is only detector.distance_mm = "
+            f"{distance_mm:g} above the specimen: heights are in nanometres, so check their unit."
         )
 
 
-def _record(signal: jax.Array, scope: Microscope, settings: Settings) -> tuple[Recorded, float]:
+def _record(
+    signal: jax.Array, pixel_size_nm: jax.Array, scope: Microscope, settings: Settings
+) -> tuple[Recorded, float]:
     counts = float(exposure(signal, scope, bits=settings.bits)) if settings.bits else 1.0
     noise = {"shot": GaussianShot(0.3), "additive": SignalToNoise(12.0, 0.065)} if settings.noise else {}
-    camera = Camera(counts, bits=settings.bits, **noise)
+    blur = GaussianBlur(settings.interaction_sigma_nm) if settings.interaction_sigma_nm > 0 else None
+    camera = Camera(counts, blur=blur, bits=settings.bits, **noise)
     key = jax.random.key(settings.seed) if settings.noise else None
-    return record_with_clipping(signal, scope, key, camera), counts
+    return record_with_clipping(signal, scope, key, camera, pixel_size_nm), counts
 
 
 def write_data(result: Simulation, folder: Path) -> None:
@@ -194,19 +199,19 @@ def write_page(result: Simulation, folder: Path, title: str, lead: str, extra_fi
     (folder / "index.html").write_text(page.page(title, lead, sections, footer), encoding="utf-8")
 
 
-_HEIGHT = "Heights above the lowest point. The arrow is the line of the profile below, along the direction of steepest change."
+_HEIGHT = "Heights above the lowest point. The arrow is the line of the profile below, along the steepest direction."
 _PROFILE = (
-    "Above: height along the arrow. Below: the fraction of the electrons emitted at each point that each segment collects, "
-    "before noise. Facets that face a segment are bright in it."
+    "Above: height along the arrow. Below: the fraction of the electrons emitted at each point that each segment "
+    "collects, before blur and noise. Facets that face a segment are bright in it."
 )
 _HISTOGRAM = "Distribution of the stored values. The spread holds both the relief and the noise."
 DETECTOR_CAPTION = (
-    "The plate in the image's orientation: azimuths run counter-clockwise as in the image. Someone who looks up at the plate "
-    "from the specimen sees this drawing mirrored."
+    "The plate in the image's orientation: azimuths run counter-clockwise as in the image. Someone who looks up "
+    "at the plate from the specimen sees this drawing mirrored."
 )
 SKY_CAPTION = (
-    "The sky above the centre of the image: polar angle of emission from the optical axis (centre) to grazing (rim), azimuth "
-    "around. Percentages: share of the electrons from a flat specimen that each segment collects."
+    "The sky above the centre of the image: polar angle of emission from the optical axis (centre) to grazing (rim), "
+    "azimuth around. Percentages: share of the electrons from a flat specimen that each segment collects."
 )
 
 
@@ -218,8 +223,8 @@ def _images_caption(result: Simulation) -> str:
         else "no noise"
     )
     return (
-        f"Images of all segments in one common grey range ({grey}, {noise}). The icon shows the segment on the detector, "
-        "as the image is oriented."
+        f"Images of all segments in one common grey range ({grey}, {noise}). The icon shows the segment on the "
+        "detector, as the image is oriented."
     )
 
 
@@ -256,7 +261,10 @@ def _settings_table(result: Simulation) -> Any:
     chosen, (rows, columns) = result.settings, result.surface.height_nm.shape
     slope_x, slope_y = result.surface.slopes()
     tilt = np.degrees(np.arctan(np.hypot(np.asarray(slope_x), np.asarray(slope_y))))
-    beam = result.scope.beam
+    beam, sigma = result.scope.beam, chosen.interaction_sigma_nm
+    blur = "none"
+    if sigma > 0:
+        blur = f"interaction volume of {sigma:g} nm standard deviation, probe of {float(beam.probe_fwhm_nm):g} nm"
     return Table(
         ("setting", "value"),
         [
@@ -268,6 +276,7 @@ def _settings_table(result: Simulation) -> Any:
             ("relief searched for occluders within", f"{chosen.radius_px} pixels"),
             ("detector's view follows the pixel", "yes" if result.table.follows_beam else "no (small field of view)"),
             ("dose", f"{float(beam.current_na * beam.dwell_us) * 6241.509:.4g} primary electrons per pixel"),
+            ("blur", blur),
             ("noise", f"seed {chosen.seed}" if chosen.noise else "none"),
             (
                 "grey levels per unit of gain * signal",

@@ -40,7 +40,7 @@ def use_compilation_cache() -> None:
 
 @contextmanager
 def results_folder(path: Path, force: bool) -> Iterator[Path]:
-    """A hidden folder inside `path` to write to. Its files move to `path` at the end, or vanish if anything goes wrong."""
+    """A hidden folder inside `path` to write to: its files move to `path` at the end, or vanish if anything fails."""
     from eclipsjax.io.heights import prepare_folder
 
     existed = path.exists()

@@ -17,9 +17,9 @@ from eclipsjax.cli._running import (
 )
 
 _LEAD = (
-    "A vicinal crystal surface whose steps have bunched into facets, under a four-quadrant backscattered-electron detector. "
-    "All of it is simulated: the heights from a formula, the images by integrating the emission over every direction that "
-    "reaches a quadrant and that the relief does not hide."
+    "A vicinal crystal surface whose steps have bunched into facets, under a four-quadrant backscattered-electron "
+    "detector. All of it is simulated: the heights from a formula, the images by integrating the emission over every "
+    "direction that reaches a quadrant and that the relief does not hide."
 )
 
 
@@ -46,7 +46,7 @@ def demo(output: Path, size: int, no_open: bool, force: bool, progress: bool | N
     from eclipsjax.specimen import synthetic
 
     scope = Microscope.annular(segments=4, gap_mm=0.2, energy_kev=5.0, current_na=0.5, dwell_us=20.0)
-    settings = results.Settings(bits=8)
+    settings = results.Settings(bits=8, interaction_sigma_nm=20.0)
     with results_folder(output, force) as folder, Stages(["surface", *results.STAGES], progress) as stages:
         scene = stages.run("surface", _scene, synthetic, size)
         result = results.run_simulation(scene.surface, scope, settings, stages)
@@ -63,7 +63,7 @@ def demo(output: Path, size: int, no_open: bool, force: bool, progress: bool | N
 
 
 def _scene(synthetic, size):
-    """Bunches 60 nm high on 450 nm terraces in 10 nm pixels: finer than a BSE image resolves nothing would be lost."""
+    """Bunches about 60 nm high on terraces about 450 nm wide, in pixels of 10 nm."""
     return synthetic.step_bunch(
         (size, size),
         10.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,7 +34,7 @@ def scope() -> None:
 @click.option("--start-deg", type=float, help="Where the first segment starts (default: it is centred on the right).")
 @click.option("--specimen-bias-v", type=float, default=0.0, show_default=True)
 @force_option
-def new(file: Path, force: bool, **numbers: float) -> None:
+def new(file: Path, force: bool, **numbers: Any) -> None:
     """Write a microscope with a ring detector to FILE, every number with its unit and meaning."""
     from eclipsjax.instrument.microscope import Microscope
     from eclipsjax.instrument.scope_file import save_microscope

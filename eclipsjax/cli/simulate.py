@@ -49,6 +49,13 @@ from eclipsjax.cli._running import (
     show_default=True,
     help="Grey levels of the images.",
 )
+@click.option(
+    "--interaction-sigma-nm",
+    type=click.FloatRange(0),
+    default=0.0,
+    show_default=True,
+    help="Blur by the interaction volume (standard deviation); with the probe of the microscope's file.",
+)
 @click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
 @force_option
 @progress_option
@@ -63,14 +70,15 @@ def simulate(
     noise: bool,
     seed: int,
     bits: str,
+    interaction_sigma_nm: float,
     show: bool,
     force: bool,
     progress: bool | None,
 ) -> None:
     """Simulate the segment images of HEIGHT_FILE (.npz, .npy, .tif, .txt, .csv).
 
-    Writes signal.npz (fraction of the emitted electrons that each segment collects), one TIFF per segment, overview.png,
-    scope.yaml and a page, index.html.
+    Writes signal.npz (fraction of the emitted electrons that each segment collects), one TIFF per segment,
+    overview.png, scope.yaml and a page, index.html.
     """
     use_compilation_cache()
     from eclipsjax.cli import _results as results
@@ -79,13 +87,17 @@ def simulate(
 
     scope = load_microscope(microscope)
     surface = read_height(height_file, pixel_size_nm, height_scale_nm)
-    settings = results.Settings(azimuths, radius_px, noise, seed, None if bits == "float" else int(bits))
+    settings = results.Settings(
+        azimuths, radius_px, noise, seed, None if bits == "float" else int(bits), interaction_sigma_nm
+    )
     with results_folder(output, force) as folder, Stages(results.STAGES, progress) as stages:
         result = results.run_simulation(surface, scope, settings, stages)
         shutil.copyfile(microscope, folder / "scope.yaml")
         results.write_data(result, folder)
         title = f"{height_file.name} under {microscope.name}"
-        lead = "Simulated images of a segmented backscattered-electron detector: the height map below, and what each segment sees."
+        lead = (
+            "Simulated images of a segmented backscattered-electron detector: a height map, and what each segment sees."
+        )
         stages.run("pictures", results.write_page, result, folder, title, lead, [("scope.yaml", "the microscope")])
     page = output / "index.html"
     click.echo(f"{'opened' if show and open_in_browser(page) else 'open'} {page.resolve()}")

@@ -22,8 +22,8 @@ from eclipsjax.specimen.emission import Lambertian
 from eclipsjax.specimen.horizon import HardHorizon, Horizon, azimuth_centres, fold_azimuths
 from eclipsjax.specimen.surface import Surface
 
-_GAUSS_POINTS = 4
-_BODY_BANDS = 3
+# For laws without antiderivatives: polar bands between two rims, and Gauss points in each and in a rim's narrow band.
+_BODY_BANDS, _BODY_POINTS, _RIM_POINTS = 3, 3, 2
 
 
 def render(
@@ -89,15 +89,15 @@ def _lambertian(slope_x, slope_y, position_weights):
         b, a = lax.optimization_barrier(polar_primitives(jnp.maximum(cot_horizon, 0.0)))
         total = None
         for p, weight in enumerate(position_weights):
+            bands = range(measure.shape[2])
+            open_b = [_between(b, b_knots[p, n], b_knots[p, n + 1]) - b_knots[p, n] for n in bands]
+            open_a = [_between(a, a_knots[p, n], a_knots[p, n + 1]) - a_knots[p, n] for n in bands]
             signals = []
             for s in range(measure.shape[1]):
-                signal = jnp.zeros_like(b)
-                for n in range(measure.shape[2]):
-                    open_b = jnp.clip(b, b_knots[p, n], b_knots[p, n + 1]) - b_knots[p, n]
-                    open_a = jnp.clip(a, a_knots[p, n], a_knots[p, n + 1]) - a_knots[p, n]
-                    facing = slope_x * measure_x[p, s, n] + slope_y * measure_y[p, s, n]
-                    signal = signal + measure[p, s, n] * open_b - facing * open_a
-                signals.append(_times(weight, signal))
+                upward = sum(measure[p, s, n] * open_b[n] for n in bands)
+                along_x = sum(measure_x[p, s, n] * open_a[n] for n in bands)
+                along_y = sum(measure_y[p, s, n] * open_a[n] for n in bands)
+                signals.append(_times(weight, upward - slope_x * along_x - slope_y * along_y))
             total = _add(total, signals)
         return total
 
@@ -106,7 +106,6 @@ def _lambertian(slope_x, slope_y, position_weights):
 
 def _by_quadrature(slope_x, slope_y, normal_z, law, position_weights):
     """Contribution of one azimuth to every segment's signal under any emission law."""
-    points, gauss = (v.tolist() for v in np.polynomial.legendre.leggauss(_GAUSS_POINTS))
     coefficients = law.coefficients(normal_z)
 
     def density(cos_polar, azimuth):
@@ -127,9 +126,12 @@ def _by_quadrature(slope_x, slope_y, normal_z, law, position_weights):
             signals = [jnp.zeros_like(cot_horizon)] * count
             for n in range(bands.measure.shape[2]):
                 top = jnp.cos(bands.theta[p, n])
-                low = jnp.clip(cos_horizon, jnp.cos(bands.theta[p, n + 1]), top)
+                low = _between(cos_horizon, jnp.cos(bands.theta[p, n + 1]), top)
                 flat, tilted = 0.0, 0.0
-                for point, g in zip(points, gauss, strict=True):
+                # Every ring brings a rim, its body, a rim, and the gap before the next ring.
+                is_body = 1 <= n % (_BODY_BANDS + 3) <= _BODY_BANDS
+                rule = np.polynomial.legendre.leggauss(_BODY_POINTS if is_body else _RIM_POINTS)
+                for point, g in zip(*(v.tolist() for v in rule), strict=True):
                     cos_polar = low + (top - low) * (0.5 + 0.5 * point)
                     value, change = jax.jvp(partial(density, cos_polar), (azimuth,), (jnp.ones_like(azimuth),))
                     flat, tilted = flat + g * value, tilted + g * change
@@ -143,6 +145,11 @@ def _by_quadrature(slope_x, slope_y, normal_z, law, position_weights):
         return total
 
     return collect
+
+
+def _between(value, low, high):
+    """`value` cut to [low, high] with selects, whose derivative XLA gets for nothing, unlike `clip`'s shared ties."""
+    return jnp.where(value < low, low, jnp.where(value < high, value, high))
 
 
 def _times(weight, signal):

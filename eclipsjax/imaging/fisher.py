@@ -154,7 +154,18 @@ def slope_information(
     """
     signal, response = slope_response(surface, table, azimuths, emission, horizon)
     brightness = as_yield(yield_map, signal)
-    return _information(response * brightness[None], level_precision(noise, signal * brightness, known_yield))
+    return _marginal(noise, signal * brightness, response * brightness[None], known_yield)
+
+
+@partial(jax.jit, static_argnames="known_yield")
+def _marginal(noise, level, response, known_yield) -> SlopeMatrix:
+    whole = _information(response, noise.precision(level))
+    if known_yield:
+        return whole
+    left = _information(response, level_precision(noise, level))
+    # Where the yield takes all of it, what is left is rounding, not information.
+    tells = jnp.einsum("yxii->yxi", left) > 32 * jnp.finfo(left.dtype).eps * jnp.einsum("yxii->yxi", whole)
+    return jnp.where(tells[..., None, :] & tells[..., None], left, 0.0)
 
 
 @jax.jit
@@ -182,8 +193,10 @@ def slope_bound(information: SlopeMatrix) -> Float[Array, "2 y x"]:
 
 def _deviation(own, shared, other):
     """1 / sqrt of what is left of `own` when the other slope is unknown too."""
-    left = own - jnp.where(other > 0, shared**2 / jnp.where(other > 0, other, 1.0), 0.0)
-    tells = left > 32 * jnp.finfo(own.dtype).eps * own
+    rounding = 32 * jnp.finfo(own.dtype).eps * (own + other)
+    told = other > rounding
+    left = own - jnp.where(told, shared**2 / jnp.where(told, other, 1.0), 0.0)
+    tells = left > rounding
     return jnp.where(tells, 1.0 / jnp.sqrt(jnp.where(tells, left, 1.0)), jnp.inf)
 
 

@@ -24,7 +24,7 @@ from eclipsjax.instrument.trajectories import REST_ENERGY_KEV, trace
 
 # Fraction of the closed form's range to trust in a retarding field: at the very end electrons graze the plate, and the
 # landing point moves infinitely fast with direction.
-TRUSTED_RANGE = 0.98
+TRUSTED_RANGE = 0.95
 CHORD_STEPS = 5
 
 

@@ -25,7 +25,7 @@ _RIM = 2e-4
 class Bands(eqx.Module):
     """For each azimuth bin: polar knots, and per segment and band the azimuth it covers.
 
-    - `theta`: `(azimuth, band + 1)` knots of the bands, radians, from 0 to pi / 2.
+    - `theta`: `(azimuth, band + 1)` knots of the bands, radians, rising; nothing lies outside.
     - `measure`: `(azimuth, segment, band)` azimuth that the segment covers in the band, radians.
     - `measure_x`, `measure_y`: the same with each direction weighted by its array-axis component along x and y.
 
@@ -90,7 +90,7 @@ class _Chords(eqx.Module):
 
 
 def _knots(chords: _Chords, share, rings, body_bands) -> Float[Array, "azimuth knot"]:
-    """Polar knots of every bin: 0, a narrow band about each rim, `body_bands` between them, pi / 2."""
+    """Polar knots of every bin: a narrow band about each rim, `body_bands` between them, 0 and pi / 2 around all."""
     weight = jnp.abs(chords.span) * share[None, :, :, None]
     theta = jnp.mean(chords.theta, axis=-1)
     arc = arc_of_edge()
@@ -132,11 +132,14 @@ def _measure(theta_knots, chords: _Chords, share) -> Bands:
         low, high = knots[None, None, None, None, :-1], knots[None, None, None, None, 1:]
         inside = jnp.clip(primitive[..., None], low, high) - low
         total = jnp.sum(weight[..., None] * inside, axis=(0, 2, 3))
-        thin = knots[1:] - knots[:-1] < 1e-12
-        return jnp.where(thin[None, :], 0.0, total / jnp.where(thin, 1.0, knots[1:] - knots[:-1])[None, :])
+        # What little lies beyond the outermost knots joins the bands next to them, so that nothing is lost.
+        total = jnp.concatenate([total[:, :1] + total[:, 1:2], total[:, 2:-2], total[:, -2:-1] + total[:, -1:]], axis=1)
+        height = knots[2:-1] - knots[1:-2]
+        thin = height < 1e-12
+        return jnp.where(thin[None, :], 0.0, total / jnp.where(thin, 1.0, height)[None, :])
 
     return Bands(
-        theta_knots,
+        theta_knots[1:-1],
         enclosed(b, b_knots, weight),
         enclosed(a, a_knots, weight * along_x),
         enclosed(a, a_knots, weight * along_y),

@@ -13,16 +13,17 @@ from eclipsjax._types import InputError, concrete
 from eclipsjax.instrument.field import CartesianField
 from eclipsjax.instrument.laplace import (
     Electrode,
+    Network,
     Solution,
     cartesian_areas,
     connect,
-    crossings,
     deepest,
     solve_iterative,
     two_sections,
 )
 from eclipsjax.instrument.microscope import Microscope, Segments
 from eclipsjax.instrument.plane import Plane, detector_plane, plate_radii, stage_plane
+from eclipsjax.instrument.spline import OPEN, spline_coefficients
 
 # The grounded lid lies this many bore radii above the pole piece's face: what leaks into the bore falls by exp(-2.4) each.
 BORE_DEPTH = 3.0
@@ -42,9 +43,9 @@ class Cartesian(eqx.Module):
 def solve_cartesian(scope: Microscope, grid: Cartesian) -> CartesianField:
     axes = _cartesian_axes(scope, grid)
     electrodes = _cartesian_electrodes(scope)
-    solution = solve_iterative(connect(axes, cartesian_areas(*axes), electrodes))
-    rows = grid.below + 1
-    smooth = _extend_into_metal((axes[0], axes[1], axes[2][:rows]), electrodes, solution, rows)
+    network = connect(axes, cartesian_areas(*axes), electrodes)
+    solution = solve_iterative(network)
+    smooth = _extend_into_metal(network, solution, grid.below + 1)
     return CartesianField(
         coefficients=spline_coefficients(smooth, (OPEN, OPEN, OPEN)),
         bottom_mm=axes[2][0],
@@ -59,14 +60,20 @@ def solve_cartesian(scope: Microscope, grid: Cartesian) -> CartesianField:
 def _cartesian_axes(scope: Microscope, grid: Cartesian) -> tuple[Array, Array, Array]:
     column = scope.column
     _, outer = plate_radii(scope)
-    plate, stage = detector_plane(scope), stage_plane(scope)
-    dtype = outer.dtype
+    stage, dtype = stage_plane(scope), outer.dtype
     spread = jnp.asarray(np.sinh(grid.stretch * np.linspace(-1, 1, grid.lateral)) / np.sinh(grid.stretch), dtype)
-    low = -outer * jnp.sum(jnp.abs(stage.normal[:2])) / stage.normal[2]
-    high = plate.origin_mm[2] + outer * jnp.sum(jnp.abs(plate.axes[:2, 2]))
+    # A tenth more than the tilts need: a surface that grazes a whole row of nodes would come and go with rounding.
+    low = -1.1 * outer * jnp.sum(jnp.abs(stage.normal[:2])) / stage.normal[2]
+    high = _plate_top(scope)
     lid = jnp.maximum(column.working_distance_mm, high) + BORE_DEPTH * column.bore_radius_mm
     lateral = column.chamber_radius_mm * spread
     return lateral, lateral, two_sections(low, high, lid, grid.below, grid.above)
+
+
+def _plate_top(scope: Microscope) -> Array:
+    """A height no part of the plate's lower face exceeds; that face itself where the plate is level."""
+    plate, (_, outer) = detector_plane(scope), plate_radii(scope)
+    return plate.origin_mm[2] + 1.1 * outer * jnp.sum(jnp.abs(plate.axes[:2, 2]))
 
 
 def _cartesian_electrodes(scope: Microscope) -> list[Electrode]:
@@ -90,7 +97,7 @@ def _cartesian_electrodes(scope: Microscope) -> list[Electrode]:
         rho = _radius(along_x, along_y)
         return deepest(-above, above - plate.thickness_mm, hole - rho, rho - outer)
 
-    lid = jnp.maximum(roof, face.origin_mm[2] + outer * jnp.sum(jnp.abs(face.axes[:2, 2]))) + BORE_DEPTH * bore
+    lid = jnp.maximum(roof, _plate_top(scope)) + BORE_DEPTH * bore
     return [
         Electrode(specimen, column.specimen_bias_v),
         Electrode(ring, lambda x, y, z: _nearest_bias(plate.segments, *_local(face, x, y, z)[:2])),
@@ -115,19 +122,17 @@ def _nearest_bias(segments: Segments, along_x: Array, along_y: Array) -> Array:
     return bias
 
 
-def _extend_into_metal(axes, electrodes: list[Electrode], solution: Solution, rows: int) -> Array:
+def _extend_into_metal(network: Network, solution: Solution, rows: int) -> Array:
     """The potential with the metal's inside replaced by the straight continuation, along z, of what lies before it.
 
     Inside a conductor the potential is constant; a spline across that kink would ring where electrons start and land.
     """
-    raw = jnp.moveaxis(solution.potential_v[:, :, :rows], -1, 0)
-    cut, fraction, met = (jnp.moveaxis(a, -1, 0) for a in crossings(axes, electrodes, 2))
-    nodes = jnp.broadcast_to(axes[0][None, :, None], raw.shape), jnp.broadcast_to(axes[1][None, None, :], raw.shape)
-    heights = jnp.broadcast_to(axes[2][:, None, None], raw.shape)
-    metal = jnp.min(jnp.stack([e.distance(*nodes, heights) for e in electrodes]), axis=0) <= 0
+    raw, metal = (jnp.moveaxis(a[:, :, :rows], -1, 0) for a in (solution.potential_v, network.solid))
+    cut = network.cuts[2]
+    fraction, met = (jnp.moveaxis(a[:, :, : rows - 1], -1, 0) for a in (cut.fraction, cut.potential_v))
     under = jnp.cumsum(~metal, axis=0) == 0
 
-    def sweep(values, metal, cut, fraction, met):
+    def sweep(values, metal, enters, fraction, met):
         none = jnp.zeros_like(values[0])
 
         def step(carry, row):
@@ -139,11 +144,11 @@ def _extend_into_metal(axes, electrodes: list[Electrode], solution: Solution, ro
             return (value, last, slope), value
 
         first = (values[0], values[0], none)
-        rows = (values[1:], metal[1:], cut & metal[1:] & ~metal[:-1], fraction, met)
-        return jnp.concatenate([values[:1], lax.scan(step, first, rows)[1]])
+        return jnp.concatenate([values[:1], lax.scan(step, first, (values[1:], metal[1:], enters, fraction, met))[1]])
 
-    upward = sweep(raw, metal & ~under, cut, fraction, met)
-    downward = sweep(upward[::-1], under[::-1], cut[::-1], fraction[::-1], met[::-1])
+    upward = sweep(raw, metal & ~under, metal[1:] & ~metal[:-1], fraction, met)
+    enters = under[:-1] & ~under[1:]
+    downward = sweep(upward[::-1], under[::-1], enters[::-1], fraction[::-1], met[::-1])
     return jnp.moveaxis(downward[::-1], 0, -1)
 
 

@@ -42,7 +42,7 @@ class AxisymmetricField(eqx.Module):
         # Rounds the cone r = |offset| off where its slope is undefined; the potential is even in r, so nothing is lost.
         small = 1e-3 * self.radius_mm / columns
         radius = jnp.sqrt(offset[0] ** 2 + offset[1] ** 2 + small**2)
-        bend = np.sinh(self.stretch) / self.radius_mm
+        bend = float(np.sinh(self.stretch)) / self.radius_mm
         place_r = jnp.arcsinh(bend * radius) * (columns / self.stretch)
         slope_r = bend * (columns / self.stretch) / jnp.sqrt(1.0 + (bend * radius) ** 2)
         per_mm = rows / self.height_mm
@@ -73,7 +73,7 @@ class CartesianField(eqx.Module):
     def sample(self, position_mm: Vector) -> tuple[Scalar, Vector]:
         """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes). Gradient: exact."""
         columns, rows = self.coefficients.shape[0] - 3, self.coefficients.shape[2] - 3
-        bend = np.sinh(self.stretch) / self.radius_mm
+        bend = float(np.sinh(self.stretch)) / self.radius_mm
         lateral = bend * position_mm[:2]
         scale = 0.5 * columns / self.stretch
         place = jnp.arcsinh(lateral) * scale + 0.5 * columns

@@ -20,7 +20,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from eclipsjax.instrument.block_solve import factorise, substitute
 
-SMALLEST_FRACTION = 1e-3
+# The potential jumps by about this share of a cell's voltage where a surface passes a node.
+SMALLEST_FRACTION = 1e-6
 
 
 class Electrode(eqx.Module):
@@ -36,13 +37,22 @@ class Electrode(eqx.Module):
         return jnp.broadcast_to(jnp.asarray(value, position[0].dtype), position[0].shape)
 
 
+class Cut(eqx.Module):
+    """Where the links along one axis meet a surface: the `fraction` of the link from its free end, in (0, 1], and the
+    potential found there. 1 and 0 V where the link is not cut."""
+
+    fraction: Array
+    potential_v: Array
+
+
 class Network(eqx.Module):
-    """The grid as resistors: `diagonal` and `source` on the nodes, `links[k]` between neighbours along axis k."""
+    """The grid as resistors: `diagonal` and `source` on the nodes, `links[k]` and `cuts[k]` between neighbours on axis k."""
 
     diagonal: Float[Array, "*grid"]
     links: tuple[Array, ...]
     source: Float[Array, "*grid"]
     solid: Bool[Array, "*grid"]
+    cuts: tuple[Cut, ...]
 
     def apply(self, potential: Array) -> Array:
         """The symmetric matrix times `potential`."""
@@ -89,24 +99,24 @@ def connect(axes: Sequence[Array], areas: Sequence[Array], electrodes: Sequence[
     geometry and grid, except where a surface crosses a node (the potential is continuous there, its derivative jumps
     by a relative O(h)).
     """
-    nodes = _nodes(axes)
+    shape = tuple(axis.shape[0] for axis in axes)
+    nodes = [jnp.broadcast_to(_along(axis, k, len(axes)), shape) for k, axis in enumerate(axes)]
     solid = _union_distance(electrodes, nodes) <= 0
     diagonal = jnp.zeros_like(nodes[0])
     source = jnp.where(solid, _surface_potential(electrodes, nodes), 0.0)
-    links = []
-    for k, (axis, area) in enumerate(zip(axes, areas, strict=True)):
+    links, cuts = [], _cuts(electrodes, nodes, solid)
+    for k, (axis, area, cut) in enumerate(zip(axes, areas, cuts, strict=True)):
         low, high = _ends(k, len(axes))
         conductance = jnp.broadcast_to(area / _along(jnp.diff(axis), k, len(axes)), solid[low].shape)
-        cut, fraction, met = crossings(axes, electrodes, k)
         link = jnp.where(solid[low] | solid[high], 0.0, conductance)
-        to_surface = jnp.where(cut, conductance / fraction, 0.0)
+        to_surface = jnp.where(solid[low] != solid[high], conductance / cut.fraction, 0.0)
         to_high, to_low = jnp.where(solid[low], 0.0, to_surface), jnp.where(solid[low], to_surface, 0.0)
         diagonal = diagonal.at[low].add(link + to_high).at[high].add(link + to_low)
-        source = source.at[low].add(to_high * met).at[high].add(to_low * met)
+        source = source.at[low].add(to_high * cut.potential_v).at[high].add(to_low * cut.potential_v)
         links.append(link)
     # A node inside an electrode keeps its potential; one that is cut off from everything gets 0 V instead of 0/0.
     diagonal = jnp.where(solid | (diagonal == 0), 1.0, diagonal)
-    return Network(diagonal, tuple(links), source, solid)
+    return Network(diagonal, tuple(links), source, solid, tuple(cuts))
 
 
 def solve_direct(network: Network) -> Solution:
@@ -206,19 +216,22 @@ def _surface_potential(electrodes: Sequence[Electrode], position: Sequence[Array
     return potential
 
 
-def crossings(axes: Sequence[Array], electrodes: Sequence[Electrode], axis: int) -> tuple[Array, Array, Array]:
-    """Where the links along `axis` meet a surface: `(cut, fraction, potential)`, one entry per link.
+def _cuts(electrodes: Sequence[Electrode], nodes: Sequence[Array], solid: Array) -> list[Cut]:
+    """The links of every axis, cut where they meet a surface.
 
-    `fraction` counts from the link's free end, in [0.001, 1]; `potential` (V) is what is found there. Both mean nothing
-    (1 and 0) where the link is not cut. Bisection finds the root; one Newton step on the signed distance then makes it
-    accurate to second order and differentiable. Gradient: exact.
+    Bisection finds the root; one Newton step on the signed distance makes it accurate to second order and differentiable.
+    All axes go through one list, which halves the time to compile.
     """
-    nodes = _nodes(axes)
-    low, high = _ends(axis, len(axes))
-    solid = _union_distance(electrodes, nodes) <= 0
-    cut, flip = solid[low] != solid[high], solid[low]
-    start = [jnp.where(flip, x[high], x[low]) for x in nodes]
-    span = [jnp.where(flip, x[low] - x[high], x[high] - x[low]) for x in nodes]
+    ends = [_ends(k, solid.ndim) for k in range(solid.ndim)]
+    shapes = [solid[low].shape for low, _ in ends]
+
+    def listed(values, side):
+        return jnp.concatenate([values[pair[side]].ravel() for pair in ends])
+
+    flip, cut = listed(solid, 0), listed(solid, 0) != listed(solid, 1)
+    lows, highs = [listed(x, 0) for x in nodes], [listed(x, 1) for x in nodes]
+    start = [jnp.where(flip, b, a) for a, b in zip(lows, highs, strict=True)]
+    span = [jnp.where(flip, a - b, b - a) for a, b in zip(lows, highs, strict=True)]
 
     def distance(fraction, start, span):
         return _union_distance(electrodes, [s + fraction * d for s, d in zip(start, span, strict=True)])
@@ -232,14 +245,17 @@ def crossings(axes: Sequence[Array], electrodes: Sequence[Electrode], axis: int)
         return jnp.where(outside, middle, free), jnp.where(outside, inside, middle)
 
     zero = jnp.zeros_like(span[0])
-    free, inside = lax.stop_gradient(lax.fori_loop(0, 16, halve, (zero, zero + 1.0)))
-    root = 0.5 * (free + inside)
+    # The free end of the bracket: just inside, the distance may be ruled by another face, along which nothing changes.
+    root, _ = lax.stop_gradient(lax.fori_loop(0, 16, halve, (zero, zero + 1.0)))
     value, slope = jax.jvp(lambda t: distance(t, start, span), (root,), (jnp.ones_like(root),))
     usable = cut & (jnp.abs(slope) > 0)
     root = root - jnp.where(usable, value / lax.stop_gradient(jnp.where(usable, slope, 1.0)), 0.0)
     fraction = jnp.where(cut, jnp.maximum(root, SMALLEST_FRACTION), 1.0)
     met = _surface_potential(electrodes, [s + fraction * d for s, d in zip(start, span, strict=True)])
-    return cut, fraction, jnp.where(cut, met, 0.0)
+    met = jnp.where(cut, met, 0.0)
+    bounds = np.cumsum([np.prod(shape) for shape in shapes])[:-1]
+    parts = zip(jnp.split(fraction, bounds), jnp.split(met, bounds), shapes, strict=True)
+    return [Cut(part.reshape(shape), volts.reshape(shape)) for part, volts, shape in parts]
 
 
 def _ends(axis: int, ndim: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
@@ -248,11 +264,6 @@ def _ends(axis: int, ndim: int) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     low, high = list(whole), list(whole)
     low[axis], high[axis] = slice(None, -1), slice(1, None)
     return tuple(low), tuple(high)
-
-
-def _nodes(axes: Sequence[Array]) -> list[Array]:
-    shape = tuple(axis.shape[0] for axis in axes)
-    return [jnp.broadcast_to(_along(axis, k, len(axes)), shape) for k, axis in enumerate(axes)]
 
 
 def _along(values: Array, axis: int, ndim: int) -> Array:

@@ -173,6 +173,15 @@ class Microscope(eqx.Module):
         column = Column(working_distance_mm=working_distance_mm, specimen_bias_v=specimen_bias_v)
         return cls(Beam(energy_kev=energy_kev, **beam), plate, column)
 
+    def save(self, path, force: bool = False) -> None:
+        """Write the microscope to the YAML file `path`, every number with its unit; `load_microscope` reads it back.
+
+        An existing file is replaced only with `force`.
+        """
+        from eclipsjax.instrument.scope_file import save_microscope
+
+        save_microscope(self, path, force)
+
     @property
     def is_biased(self) -> bool:
         """Whether an electrode is off ground and electrons fly in a field; True while tracing, when nobody can know."""

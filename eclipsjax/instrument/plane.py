@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -49,7 +51,7 @@ def tilted_axes(tilt_x_deg: Array, tilt_y_deg: Array) -> Float[Array, "3 3"]:
     return jnp.stack([along_x, along_y, normal])
 
 
-def level_plane(height_mm: Array) -> Plane:
+def level_plane(height_mm: Any) -> Plane:
     """The plane z = `height_mm`. Gradient: exact."""
     height = as_real(height_mm)
     return Plane(height * jnp.array([0.0, 0.0, 1.0], height.dtype), jnp.eye(3, dtype=height.dtype))

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator
 
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.instrument.acceptance import AcceptanceTable
@@ -21,15 +23,15 @@ from eclipsjax.report.figures import new_figure, segment_azimuths_deg, segment_c
 from eclipsjax.specimen.horizon import NoRelief
 from eclipsjax.specimen.surface import Surface
 
-_METAL, _INK, _FAINT = "#b9c0c8", "#1c2430", "#8a929b"
+_METAL, _INK, _FAINT, _FIELD = "#b9c0c8", "#1c2430", "#8a929b", "#2f7ed8"
 
 
 def detector_figure(scope: Microscope) -> Figure:
-    """The plate's face in the image's orientation: segments with names and azimuths, hole, beam, axis. Lengths in mm."""
+    """The plate's face in the image's orientation: segments with names and azimuths, beam, axis. Lengths in mm."""
     segments = scope.detector.segments
     rims = np.asarray(segment_outlines(scope.detector))[..., :2]
     centre = np.array([scope.detector.offset_x_mm, scope.detector.offset_y_mm], float)
-    reach = 1.22 * float(np.max(np.asarray(segments.outer_radius_mm)))
+    reach = 1.28 * float(np.max(np.asarray(segments.outer_radius_mm)))
     figure = new_figure(6.4, 6.4)
     axes = figure.add_subplot()
     azimuths = segment_azimuths_deg(segments)
@@ -46,9 +48,9 @@ def detector_figure(scope: Microscope) -> Figure:
     for degrees in range(0, 360, 30):
         angle = np.radians(degrees)
         out = np.array([np.cos(angle), -np.sin(angle)])
-        ends = np.stack([centre + 0.86 * reach * out, centre + 0.89 * reach * out])
+        ends = np.stack([centre + 0.82 * reach * out, centre + 0.85 * reach * out])
         axes.plot(ends[:, 0], ends[:, 1], color=_FAINT, lw=1.0)
-        axes.text(*(centre + 0.95 * reach * out), f"{degrees}°", ha="center", va="center", fontsize=8, color=_FAINT)
+        axes.text(*(centre + 0.91 * reach * out), f"{degrees}°", ha="center", va="center", fontsize=8, color=_FAINT)
     beam = (float(scope.beam.position_x_mm), float(scope.beam.position_y_mm))
     axes.plot(0, 0, "+", color=_INK, ms=11, mew=1.2, label="optical axis")
     axes.plot(*beam, "o", color="#c1121f", ms=5, label="beam")
@@ -92,23 +94,23 @@ def flat_signal(table: AcceptanceTable) -> np.ndarray:
 def side_figure(scope: Microscope, field: Any = None, theta_deg: Any = tuple(range(10, 90, 10))) -> Figure:
     """Section through the chamber along the image's x, with electrons of the given polar angles to either side.
 
-    With a `field` the equipotentials (V) below the plate are drawn too, and electrons fly in it.
+    With a `field` its lines and equipotentials (V) below the plate are drawn too, and electrons fly in it.
     """
     plate, column = scope.detector, scope.column
     outer = float(np.max(np.asarray(plate.segments.outer_radius_mm)))
     distance, roof = float(plate.distance_mm), float(column.working_distance_mm)
     reach, top = min(1.6 * outer + 1.0, float(column.chamber_radius_mm)), roof + 0.35 * distance
-    figure = new_figure(9.6, 2.2 + 9.0 * (1.12 * top) / (2 * reach))
+    figure = new_figure(9.6, 1.2 + 8.9 * (1.12 * top) / (2 * reach))
     axes = figure.add_subplot()
     if field is not None:
-        _draw_equipotentials(axes, scope, field, reach)
+        _draw_field(axes, scope, field, reach)
     _draw_electrons(axes, scope, field, np.asarray(theta_deg, float), reach)
     _draw_metal(axes, scope, reach, top)
     axes.set(xlim=(-reach, reach), ylim=(-0.12 * top, top), aspect="equal")
     axes.set(xlabel="x, to the right in the image (mm)", ylabel="height above the specimen (mm)")
     bias, energy = float(column.specimen_bias_v), float(scope.beam.energy_kev)
     axes.set_title(f"Section through the chamber: {energy:g} keV electrons, specimen at {bias:g} V", fontsize=11)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8, frameon=False)
     return figure
 
 
@@ -162,81 +164,89 @@ def _segments_in_section(scope: Microscope) -> list[tuple[int, str, float, float
     return found
 
 
-def _draw_equipotentials(axes: Axes, scope: Microscope, field: Any, reach: float) -> None:
-    low, high = 0.0, float(scope.detector.distance_mm)
-    x, z = np.linspace(-reach, reach, 161), np.linspace(low, high, 81)
+def _draw_field(axes: Axes, scope: Microscope, field: Any, reach: float) -> None:
+    """Equipotentials, and lines of the field, between the specimen and the height of the plate's face."""
+    x, z = np.linspace(-reach, reach, 161), np.linspace(0.0, float(scope.detector.distance_mm), 81)
     dtype = scope.detector.distance_mm.dtype
     places = np.stack(np.broadcast_arrays(x[None, :], np.zeros((1, 1)), z[:, None]), axis=-1).reshape(-1, 3)
-    volts = jax.jit(jax.vmap(lambda p: field.sample(p)[0]))(jnp.asarray(places, dtype))
-    volts = np.asarray(volts).reshape(len(z), len(x))
-    if np.ptp(volts) == 0:
+    volts, slope = jax.jit(jax.vmap(field.sample))(jnp.asarray(places, dtype))
+    volts, slope = np.asarray(volts).reshape(len(z), len(x)), np.asarray(slope).reshape(len(z), len(x), 3)
+    low, high = volts.min(), volts.max()
+    if not high > low:
         return
-    lines = axes.contour(x, z, volts, levels=9, colors="#2f7ed8", linewidths=0.8)
+    levels = [v for v in MaxNLocator(9).tick_values(low, high) if 0.03 < (v - low) / (high - low) < 0.97]
+    axes.streamplot(x, z, -slope[..., 0], -slope[..., 2], density=0.55, color="#cfe0f2", linewidth=0.8, arrowsize=0.8)
+    lines = axes.contour(x, z, volts, levels=levels, colors=_FIELD, linewidths=0.8, linestyles="solid")
     axes.clabel(lines, fmt="%g V", fontsize=7)
-    axes.plot([], [], color="#2f7ed8", lw=0.8, label="equipotentials")
+    axes.plot([], [], color=_FIELD, lw=0.8, label="equipotentials")
+    axes.plot([], [], color="#cfe0f2", lw=0.8, label="field lines")
 
 
-def flight_paths(scope: Microscope, field: Any, theta_deg: np.ndarray, azimuth_deg: float, points: int = 32) -> tuple:
-    """`(paths, status)`: positions `(electron, point, 3)` in mm from the beam to where each electron ends, and `status`.
+def flight_paths(scope: Microscope, field: Any, directions: Any, points: int = 32) -> tuple[np.ndarray, np.ndarray]:
+    """`(paths, status)` of electrons that leave the beam's spot along unit vectors `directions` `(electron, 3)`.
 
-    The path is sampled where it crosses upright planes between start and end. Electrons in no field fly straight to the
-    detector's plane. Electrons along the axis and lost ones give no path (their positions are not finite).
+    `paths`: `(electron, point, 3)` mm in image axes, `status` as in `Flight`. Each path is sampled where it crosses
+    upright planes between its start and its end; points it never reaches are not finite. In no field (None) electrons
+    fly straight to the detector's plane.
     """
-    dtype = scope.detector.distance_mm.dtype
-    start = jnp.stack([scope.beam.position_x_mm, scope.beam.position_y_mm, jnp.zeros((), dtype)])
-    azimuth = jnp.asarray(np.radians(azimuth_deg), dtype)
-    directions = emission_direction(
-        jnp.asarray(np.radians(theta_deg), dtype), jnp.broadcast_to(azimuth, theta_deg.shape)
-    )
-    face = detector_plane(scope)
+    face, beam = detector_plane(scope), scope.beam
+    start = jnp.stack([beam.position_x_mm, beam.position_y_mm, jnp.zeros_like(beam.position_x_mm)])
+    directions = jnp.asarray(directions, start.dtype)
+    shares = np.linspace(0, 1, points)
     if field is None:
         along = jnp.vdot(face.normal, face.origin_mm - start) / (directions @ face.normal)
-        ends = start[None, :] + jnp.where(along > 0, along, jnp.inf)[:, None] * directions
-        paths = (
-            np.asarray(start)[None, None, :]
-            + np.linspace(0, 1, points)[None, :, None] * np.asarray(ends - start)[:, None]
-        )
-        return paths, np.full(len(theta_deg), LANDED)
-    energy, floor = scope.beam.energy_kev, stage_plane(scope)
-    fractions = jnp.asarray(np.linspace(0, 1, points)[1:-1], dtype)
+        way = np.asarray(jnp.where(along > 0, along, jnp.nan)[:, None] * directions)
+        status = np.where(np.asarray(along) > 0, LANDED, LOST)
+        return np.asarray(start) + shares[None, :, None] * way[:, None, :], status
+    return tuple(np.asarray(a) for a in _fly(scope, field, start, directions, jnp.asarray(shares[1:-1], start.dtype)))
+
+
+@jax.jit
+def _fly(scope, field, start, directions, shares):
+    face, floor, energy = detector_plane(scope), stage_plane(scope), scope.beam.energy_kev
+    upward = jnp.asarray([0.0, 0.0, 1.0], start.dtype)
 
     def one(direction):
         end = trace(field, start, direction, energy, face, floor=floor)
-        reach = jnp.sqrt(jnp.sum((end.position_mm - start)[:2] ** 2))
-        outward = (end.position_mm - start).at[2].set(0.0) / reach
+        outward = (end.position_mm - start).at[2].set(0.0)
+        reach = jnp.sqrt(jnp.sum(outward**2))
+        outward = outward / reach
         sideways = jnp.stack([-outward[1], outward[0], jnp.zeros_like(reach)])
 
-        def crossing(fraction):
-            axes = jnp.stack([jnp.asarray([0.0, 0.0, 1.0], dtype), sideways, outward])
-            return trace(field, start, direction, energy, Plane(start + fraction * reach * outward, axes), floor=floor)
+        def crossing(share):
+            upright = Plane(start + share * reach * outward, jnp.stack([upward, sideways, outward]))
+            passed = trace(field, start, direction, energy, upright, floor=floor)
+            return jnp.where(passed.landed, passed.position_mm, jnp.nan)
 
-        between = jax.vmap(crossing)(fractions)
-        inner = jnp.where(between.landed[:, None], between.position_mm, jnp.nan)
-        path = jnp.concatenate([start[None], inner, end.position_mm[None]])
-        return jnp.where(end.status == LOST, jnp.nan, path), end.status
+        last = jnp.where(end.status == LOST, jnp.nan, end.position_mm)
+        return jnp.concatenate([start[None], jax.vmap(crossing)(shares), last[None]]), end.status
 
-    paths, status = jax.jit(jax.vmap(one))(directions)
-    return np.asarray(paths), np.asarray(status)
+    return jax.vmap(one)(directions)
 
 
 def _draw_electrons(axes: Axes, scope: Microscope, field: Any, theta_deg: np.ndarray, reach: float) -> None:
-    plate, seen = scope.detector, set()
-    centre = np.array([plate.offset_x_mm, plate.offset_y_mm], float)
-    sections = _segments_in_section(scope)
-    for azimuth, side in ((0.0, 1), (180.0, -1)):
-        paths, status = flight_paths(scope, field, theta_deg, azimuth)
-        for theta, path, state in zip(theta_deg, paths, status, strict=True):
-            path = path[np.isfinite(path).all(axis=-1)]
-            if len(path) < 2:
-                continue
-            offset = path[-1, 0] - centre[0]
-            hit = state == LANDED and any(min(a, b) <= offset <= max(a, b) for _, _, a, b in sections)
-            style, label = _STYLES["returned" if state == RETURNED else "collected" if hit else "missed"]
-            axes.plot(path[:, 0], path[:, 2], label=None if label in seen else label, **style)
-            seen.add(label)
-            spot = path[np.searchsorted(np.linspace(0, 1, len(path)), 0.55)]
-            if abs(spot[0]) < 0.95 * reach and side > 0:
-                axes.text(spot[0], spot[2], f"{theta:g}°", fontsize=7, color=_INK, ha="left", va="top")
+    theta = np.concatenate([theta_deg, theta_deg])
+    azimuth = np.repeat([0.0, 180.0], len(theta_deg))
+    directions = emission_direction(jnp.radians(jnp.asarray(theta)), jnp.radians(jnp.asarray(azimuth)))
+    paths, status = flight_paths(scope, field, directions)
+    plate, sections, labelled = scope.detector, _segments_in_section(scope), set()
+    along = np.asarray(plate_axes(plate)[0])
+    centre = np.array([plate.offset_x_mm, plate.offset_y_mm, plate.distance_mm], float)
+    for angle, side, path, state in zip(theta, azimuth, paths, status, strict=True):
+        path = path[np.isfinite(path).all(axis=-1)]
+        if len(path) < 2:
+            continue
+        offset = float((path[-1] - centre) @ along)
+        hit = state == LANDED and any(min(a, b) <= offset <= max(a, b) for _, _, a, b in sections)
+        style, label = _STYLES["returned" if state == RETURNED else "collected" if hit else "missed"]
+        axes.plot(path[:, 0], path[:, 2], label=None if label in labelled else label, **style)
+        labelled.add(label)
+        away = np.hypot(path[:, 0] - path[0, 0], path[:, 2])
+        if side == 0.0 and away.max() > 0:
+            spot = path[np.argmax(away >= min(0.72 * min(reach, centre[2]), 0.5 * away.max()))]
+            halo = [withStroke(linewidth=2.5, foreground="white")]
+            text = axes.text(spot[0], spot[2], f"{angle:g}°", fontsize=8, color=_INK, ha="center", va="center")
+            text.set_path_effects(halo)
 
 
 _STYLES = {

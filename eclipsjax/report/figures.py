@@ -36,7 +36,7 @@ def new_figure(width: float, height: float) -> Figure:
 def to_png(figure: Figure) -> bytes:
     """The figure as a PNG file's bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"optimize": True})
+    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 6})
     return buffer.getvalue()
 
 
@@ -172,7 +172,9 @@ def draw_profile(upper: Axes, lower: Axes, surface: Surface, signal: Any, names:
     for k, name in enumerate(names):
         lower.plot(along, 100 * sample_map(signal[k], column, row), color=segment_colour(k), lw=1.1, label=name)
     lower.set(xlabel=f"distance along the line ({unit})", ylabel="signal (% of emitted)")
-    lower.legend(loc="upper right", ncols=min(len(names), 4), fontsize=8, title="before noise", title_fontsize=8)
+    lower.legend(
+        loc="upper right", ncols=min(len(names), 4), fontsize=8, title="before blur and noise", title_fontsize=8
+    )
     low, high = lower.get_ylim()
     lower.set_ylim(low, high + 0.45 * (high - low))
     for axes in (upper, lower):
@@ -241,7 +243,7 @@ def overview_figure(
     surface: Surface, signal: Any, images: Any, segments: Segments, unit: str, azimuth_deg: float
 ) -> Figure:
     """Height, segment images, profile and histogram on one sheet."""
-    figure = new_figure(13.0, 9.2)
+    figure = new_figure(12.0, 9.2)
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.45, 1.0))
     left, right = top.subfigures(1, 2, width_ratios=(1.0, 1.0))
     draw_height(left.add_subplot(), surface, azimuth_deg)

@@ -12,7 +12,8 @@ from eclipsjax.instrument.microscope import Microscope
 
 _STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c2430; background: #f4f5f7; margin: 0; }
+body { font: 16px/1.5 system-ui, "Segoe UI", Helvetica, Arial, sans-serif; color: #1c2430; }
+body { background: #f4f5f7; margin: 0; }
 main { max-width: 1080px; margin: 0 auto; padding: 24px 20px 60px; }
 h1 { font-size: 1.7rem; margin: 8px 0 4px; }
 h2 { font-size: 1.15rem; margin: 0 0 8px; }

@@ -21,12 +21,17 @@ from eclipsjax._types import Map, Scalar
 # Far below any relief in pixels, yet far from overflow when scaled and subtracted in float32.
 _VOID = -1e30
 
+# Steps unrolled into one compiled loop over the map. With more, XLA breaks the loop apart or stops vectorising it
+# (measured on a CPU: 16 at a time make an image up to 3 times slower, 128 more than 20 times).
+_GROUP = 4
+
 
 class RaySteps(eqx.Module):
     """Where a ray samples the map: two neighbouring pixels a step, and how to weigh them. Offsets are (row, column)."""
 
     near: Int[Array, "*azimuth step 2"]
     far: Int[Array, "*azimuth step 2"]
+    here: Int[Array, "*azimuth step 2"]
     far_weight: Float[Array, "*azimuth step"]
     inverse_length: Float[Array, "*azimuth step"]
     reach: int = eqx.field(static=True)
@@ -48,6 +53,7 @@ class RaySteps(eqx.Module):
         return cls(
             near=jnp.asarray(near, dtype=jnp.int32),
             far=jnp.asarray(near + step_aside, dtype=jnp.int32),
+            here=jnp.zeros(near.shape, dtype=jnp.int32),
             far_weight=jnp.asarray(np.clip(minor - below, 0.0, 1.0), dtype=dtype),
             inverse_length=jnp.asarray(major[:, None] / distance[None, :], dtype=dtype),
             reach=radius_px + 1,
@@ -65,12 +71,12 @@ def step_distances(radius_px: int, growth: float) -> np.ndarray:
     while r < radius_px:
         distances.append(round(r))
         r = max(distances[-1] + 1.0, distances[-1] * growth)
-    return np.array(distances + ([radius_px] if radius_px > 0 else []), dtype=np.float64)
-
-
-# Steps unrolled into one compiled loop over the map. With more, XLA breaks the loop apart or stops vectorising it
-# (measured on a CPU: 16 at a time make an image up to 3 times slower, 128 more than 20 times).
-_GROUP = 4
+    distances += [radius_px] if radius_px > 0 else []
+    # A last group that is not full costs more than the steps that fill it.
+    while len(distances) % _GROUP and max(np.diff(distances), default=1) > 1:
+        widest = int(np.argmax(np.diff(distances) / distances[:-1] * (np.diff(distances) > 1)))
+        distances.insert(widest + 1, (distances[widest] + distances[widest + 1]) // 2)
+    return np.array(distances, dtype=np.float64)
 
 
 def _over_steps(steps: RaySteps, start: Any, advance: Callable[[Any, RaySteps, Any], Any]) -> Any:
@@ -85,7 +91,10 @@ def _over_steps(steps: RaySteps, start: Any, advance: Callable[[Any, RaySteps, A
     whole = steps.count // _GROUP * _GROUP
     batches = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, _GROUP, *leaf.shape[1:]), steps)
     state = lax.scan(several, start, (batches, jnp.arange(0, whole, _GROUP, dtype=jnp.int32)))[0] if whole else start
-    return several(state, (jax.tree.map(lambda leaf: leaf[whole:], steps), jnp.int32(whole)))[0]
+    if whole < steps.count:
+        state = several(state, (jax.tree.map(lambda leaf: leaf[whole:], steps), jnp.int32(whole)))[0]
+    # Without the barrier XLA repeats the last steps in everything that uses the result.
+    return lax.optimization_barrier(state)
 
 
 @jax.custom_jvp
@@ -103,22 +112,80 @@ def largest_mean_slope(height_px: Map, slope_along: Map, steps: RaySteps) -> Map
 def _largest_mean_slope_jvp(primals, tangents):
     height_px, slope_along, steps = primals
     d_height, d_slope, _ = tangents
+    best, winner = _winning_step(height_px, slope_along, steps)
+
+    def push(d_height, d_slope):
+        view = _padded_view(d_height, steps.reach, 0.0)
+
+        def add(total, step, k):
+            return total + jnp.where(winner == k, _mean_slope(view, d_height, step), jnp.zeros_like(total))
+
+        return _over_steps(steps, jnp.where(winner == steps.count, d_slope, jnp.zeros_like(d_slope)), add)
+
+    def pull(cotangent):
+        # The winner travels in the cotangent's last bits: one shifted view to read instead of two. Everything reads that
+        # one view, or XLA would work the cotangent out anew for every reader.
+        view = _padded_view(_tag(cotangent, winner, steps.count), steps.reach, 0.0)
+
+        def won(offset, k):
+            values = view(offset)
+            return jnp.where(_tag_of(values, steps.count) == k, values, jnp.zeros_like(values))
+
+        def add(total, step, k):
+            near = (1.0 - step.far_weight) * won(-step.near, k)
+            far = step.far_weight * won(-step.far, k)
+            return total + step.inverse_length * (near + far - won(step.here, k))
+
+        d_height = _over_steps(steps, jnp.zeros_like(cotangent), add)
+        return d_height, won(steps.here[0], steps.count)
+
+    return best, _with_transpose(push, pull, d_height, d_slope)
+
+
+def _winning_step(height_px: Map, slope_along: Map, steps: RaySteps) -> tuple[Map, Int[Array, "y x"]]:
+    """The largest mean slope and the number of the step that reached it (the count of steps for the pixel's own slope).
+
+    The number is kept in the last bits of the slope, so that one maximum finds both; the slope itself is then good to
+    17 bits in float32, which only enters derivatives.
+    """
     view = _padded_view(height_px, steps.reach, _VOID)
 
-    def higher(state, step, k):
-        best, winner = state
-        slope = _mean_slope(view, height_px, step)
-        return jnp.maximum(best, slope), jnp.where(slope > best, k, winner)
+    def higher(best, step, k):
+        return jnp.maximum(best, _tag(_mean_slope(view, height_px, step), k, steps.count))
 
-    start = (slope_along, jnp.full(height_px.shape, -1, jnp.int32))
-    best, winner = _over_steps(steps, start, higher)
-    winner_view = _padded_view(winner, steps.reach, -1)
+    own = _tag(slope_along, jnp.int32(steps.count), steps.count)
+    best = _over_steps(steps, own, higher)
+    return best, _tag_of(best, steps.count)
 
-    def share(step, k, offset):
-        return ((winner if offset is None else winner_view(offset)) == k).astype(height_px.dtype)
 
-    d_best = _weighted_rays(d_height, steps, share) + jnp.where(winner < 0, d_slope, jnp.zeros_like(d_slope))
-    return best, d_best
+def _tag(values: Array, number: Array, largest: int) -> Array:
+    """`values` with the integer `number` (0 to `largest`) written over the last bits of the mantissa."""
+    whole = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
+    mask = (1 << largest.bit_length()) - 1
+    kept = lax.bitcast_convert_type(values, whole) & whole(~mask)
+    return lax.bitcast_convert_type(kept | jnp.asarray(number).astype(whole), values.dtype)
+
+
+def _tag_of(values: Array, largest: int) -> Array:
+    """The integer that `_tag` wrote."""
+    whole = jnp.int64 if values.dtype == jnp.float64 else jnp.int32
+    mask = (1 << largest.bit_length()) - 1
+    return (lax.bitcast_convert_type(values, whole) & whole(mask)).astype(jnp.int32)
+
+
+def _with_transpose(push: Callable, pull: Callable, d_height: Map, d_slope: Map) -> Map:
+    """The linear map `push(d_height, d_slope)` with `pull` as its transpose, in a form that also batches.
+
+    JAX has no public way to say this, but the "solve" of a trivial linear system (as many outputs as inputs) is one.
+    """
+
+    def solve(_, inputs):
+        return push(*inputs), jnp.zeros_like(inputs[1])
+
+    def transpose_solve(_, outputs):
+        return pull(outputs[0])
+
+    return lax.custom_linear_solve(lambda x: x, (d_height, d_slope), solve, transpose_solve=transpose_solve)[0]
 
 
 @jax.custom_jvp
@@ -142,7 +209,7 @@ def _smooth_mean_slope_jvp(primals, tangents):
     height_view = _padded_view(height_px, steps.reach, _VOID)
     result_view = _padded_view(result, steps.reach, -_VOID)
 
-    def share(step, k, offset):
+    def share(step, offset):
         """exp((slope of this step - result) / softness) at every pixel, or as seen from `offset` away."""
         if offset is None:
             return jnp.exp((_mean_slope(height_view, height_px, step) - result) / softness)
@@ -150,46 +217,33 @@ def _smooth_mean_slope_jvp(primals, tangents):
         ahead = near + step.far_weight * (far - near)
         return jnp.exp(((ahead - height_view(offset)) * step.inverse_length - result_view(offset)) / softness)
 
-    def add(mean, step, k):
+    def add_slope(mean, step, _):
         # A weight of exactly 0 belongs to samples outside the map, whose slope is not a number to multiply with.
-        weight = share(step, k, None)
+        weight = share(step, None)
         return mean + jnp.where(weight > 0, weight * _mean_slope(height_view, height_px, step), jnp.zeros_like(mean))
 
     own = jnp.exp((slope_along - result) / softness)
-    mean = _over_steps(steps, own * slope_along, add)
-    d_result = _weighted_rays(d_height, steps, share) + own * d_slope
-    return result, d_result + (result - mean) / softness * d_softness
 
-
-def _weighted_rays(d_height: Map, steps: RaySteps, share: Callable) -> Map:
-    """Sum over steps of share * (derivative of the step's mean slope), linear in `d_height` with a fast transpose.
-
-    `share(step, k, None)` is the step's weight at every pixel; `share(step, k, offset)` the same map seen from `offset`
-    away, which is what gathering the transpose needs.
-    """
-    zero = jnp.zeros_like(d_height)
-
-    def push(_, d_height):
+    def push(d_height, d_slope):
         view = _padded_view(d_height, steps.reach, 0.0)
 
-        def add(total, step, k):
-            return total + share(step, k, None) * _mean_slope(view, d_height, step)
+        def add(total, step, _):
+            return total + share(step, None) * _mean_slope(view, d_height, step)
 
-        return _over_steps(steps, zero, add)
+        return _over_steps(steps, own * d_slope, add)
 
-    def pull(_, cotangent):
+    def pull(cotangent):
         view = _padded_view(cotangent, steps.reach, 0.0)
 
-        def add(total, step, k):
-            total = total - step.inverse_length * share(step, k, None) * cotangent
-            for offset, weight in ((-step.near, 1.0 - step.far_weight), (-step.far, step.far_weight)):
-                total = total + weight * step.inverse_length * share(step, k, offset) * view(offset)
-            return total
+        def add(total, step, _):
+            near = (1.0 - step.far_weight) * share(step, -step.near) * view(-step.near)
+            far = step.far_weight * share(step, -step.far) * view(-step.far)
+            return total + step.inverse_length * (near + far - share(step, None) * cotangent)
 
-        return _over_steps(steps, zero, add)
+        return _over_steps(steps, jnp.zeros_like(cotangent), add), own * cotangent
 
-    # A linear map with a hand-written transpose that also batches: the "solve" of a trivial linear system.
-    return lax.custom_linear_solve(lambda x: x, d_height, push, transpose_solve=pull)
+    mean = _over_steps(steps, own * slope_along, add_slope)
+    return result, _with_transpose(push, pull, d_height, d_slope) + (result - mean) / softness * d_softness
 
 
 def _mean_slope(view: Callable, height_px: Map, step: RaySteps) -> Map:
@@ -199,5 +253,7 @@ def _mean_slope(view: Callable, height_px: Map, step: RaySteps) -> Map:
 
 def _padded_view(array: Array, reach: int, fill: float) -> Callable[[Array], Array]:
     """A function from an offset (row, column) to the map seen from every pixel plus that offset, `fill` outside."""
-    padded = jnp.pad(array, reach, constant_values=fill)
+    rows, columns = array.shape
+    around = jnp.full((rows + 2 * reach, columns + 2 * reach), fill, array.dtype)
+    padded = lax.dynamic_update_slice(around, array, (reach, reach))
     return lambda offset: lax.dynamic_slice(padded, (offset[0] + reach, offset[1] + reach), array.shape)

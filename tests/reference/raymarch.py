@@ -32,7 +32,7 @@ def bilinear(height, row, column):
 
 
 def signals(height_px, pixels, detector, azimuths=256, polars=96, step_px=0.2, seed=0):
-    """Share of the emitted electrons that each segment collects, for each of `pixels` [(row, column)]: (pixel, segment).
+    """Share of the emitted electrons that each segment collects: (pixel, segment), for `pixels` [(row, column)].
 
     `height_px` in pixels. The cone that holds the detector is cut into azimuths x polars strata of equal
     d(theta) d(phi) with one random direction each; the pixel's normal comes from central differences and the law is

@@ -1,0 +1,1 @@
+"""Independent references: no code shared with the package."""

@@ -1,0 +1,268 @@
+"""The command line: what it writes is true (closed forms), mistakes end in one sentence, nothing is half-written."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import tifffile
+
+from eclipsjax import InputError
+from eclipsjax.cli import main
+from eclipsjax.cli._running import Stages, results_folder
+
+INNER, OUTER, DISTANCE = 1.0, 5.0, 6.0
+
+
+def sector(tilt, toward):
+    """Signal of a quadrant whose centre lies `toward` (rad) from the azimuth a plane of `tilt` (rad) leans to."""
+    low, high = math.atan(INNER / DISTANCE), math.atan(OUTER / DISTANCE)
+    s = math.sin(high) ** 2 - math.sin(low) ** 2
+    j = (high - low) / 2 - (math.sin(2 * high) - math.sin(2 * low)) / 4
+    half = math.pi / 4
+    return (half * math.cos(tilt) * s + 2 * math.sin(half) * math.sin(tilt) * math.cos(toward) * j) / math.pi
+
+
+def disk(radius, offset):
+    """Share of a flat Lambertian emitter's electrons that a disk at DISTANCE collects, its axis `offset` away."""
+    d, a, r = DISTANCE**2, offset**2, radius**2
+    return 0.5 * (1 - (d + a - r) / math.sqrt((d + a + r) ** 2 - 4 * a * r))
+
+
+class Pieces(HTMLParser):
+    """Tags, addresses and pictures of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.pictures = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        for key, value in attrs:
+            if key in ("src", "href"):
+                (self.pictures if value.startswith("data:image/png;base64,") else self.links).append(value)
+
+
+@pytest.fixture(scope="module")
+def scope_file(tmp_path_factory):
+    file = tmp_path_factory.mktemp("scope") / "scope.yaml"
+    assert main(["scope", "new", str(file), "--gap-mm", "0"]) == 0
+    return file
+
+
+@pytest.fixture
+def plane_file(tmp_path):
+    """A plane whose normal leans 22 deg toward azimuth 0: heights fall to the right."""
+    x = 5.0 * np.arange(24)
+    np.save(tmp_path / "plane.npy", np.tile(-math.tan(math.radians(22)) * x, (20, 1)))
+    return tmp_path / "plane.npy"
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    assert main(["demo", "-o", str(folder), "--size", "48", "--no-open", "--no-progress"]) == 0
+    return folder
+
+
+def test_demo_writes_everything(demo_folder):
+    expected = {f"segment_{k + 1}_{name}.tif" for k, name in enumerate("ABCD")}
+    expected |= {"height.npz", "scope.yaml", "signal.npz", "overview.png", "index.html"}
+    assert {file.name for file in demo_folder.iterdir()} == expected
+    grey = tifffile.imread(demo_folder / "segment_1_A.tif")
+    assert grey.dtype == np.uint8 and grey.shape == (48, 48) and grey.std() > 5
+
+
+def test_demo_page_needs_no_network(demo_folder):
+    page = Pieces((demo_folder / "index.html").read_text("utf-8"))
+    assert len(page.pictures) == 6 and not page.links
+    assert not {"script", "link", "iframe"} & set(page.tags)
+    assert not re.search(r"url\(|@import", (demo_folder / "index.html").read_text("utf-8"))
+
+
+def test_simulate_agrees_with_the_closed_form(tmp_path, scope_file, plane_file):
+    out = tmp_path / "out"
+    arguments = ["simulate", str(plane_file), "--microscope", str(scope_file), "-o", str(out)]
+    assert main([*arguments, "--pixel-size-nm", "5", "--no-noise", "--bits", "float"]) == 0
+    truth = [sector(math.radians(22), k * math.pi / 2) for k in range(4)]
+    with np.load(out / "signal.npz") as data:
+        assert data["signal"].dtype == np.float32 and data["signal"].shape == (4, 20, 24)
+        assert data["signal"][:, 10, 12] == pytest.approx(truth, rel=1e-4)
+        assert data["segment_azimuth_deg"] == pytest.approx([0, 90, 180, 270])
+        assert float(data["pixel_size_nm"]) == 5.0 and "fraction" in str(data["signal_unit"])
+    for k, name in enumerate("ABCD"):
+        with tifffile.TiffFile(out / f"segment_{k + 1}_{name}.tif") as file:
+            page = file.pages[0]
+            assert page.asarray()[10, 12] == pytest.approx(truth[k], rel=1e-4) and page.dtype == np.float32
+            per_cm = page.tags["XResolution"].value
+            assert per_cm[0] / per_cm[1] == pytest.approx(1e7 / 5.0) and page.tags["ResolutionUnit"].value == 3
+            assert json.loads(page.description)["azimuth_deg"] == 90 * k
+    assert (out / "scope.yaml").read_text() == scope_file.read_text()
+    assert (out / "overview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_sixteen_bits_and_noise(tmp_path, scope_file, plane_file):
+    arguments = ["simulate", str(plane_file), "--microscope", str(scope_file), "--pixel-size-nm", "5"]
+    for name, extra in {"clean": ["--no-noise"], "one": ["--seed", "1"], "again": ["--seed", "1"], "two": []}.items():
+        assert main([*arguments, "-o", str(tmp_path / name), *extra]) == 0
+
+    def images(name):
+        return np.stack([tifffile.imread(file) for file in sorted((tmp_path / name).glob("segment_*.tif"))])
+
+    clean = images("clean")
+    assert clean.dtype == np.uint16 and clean.mean() == pytest.approx(0.5 * 65535, abs=1)
+    ratio = sector(math.radians(22), 0) / sector(math.radians(22), math.pi)
+    assert clean[0, 10, 12] / clean[2, 10, 12] == pytest.approx(ratio, rel=2e-4)
+    assert (images("one") == images("again")).all() and not (images("one") == images("two")).all()
+    # Amplifier noise is 1/12 of each channel's mean; counting noise adds little at this dose.
+    noise = (images("one").astype(float) - clean).std(axis=(1, 2)) / clean.mean(axis=(1, 2))
+    assert noise == pytest.approx(np.full(4, 1 / 12), rel=0.15)
+
+
+def test_wide_field_sees_the_dome(tmp_path, scope_file, capsys):
+    np.save(tmp_path / "flat.npy", np.zeros((9, 101)))
+    arguments = ["simulate", str(tmp_path / "flat.npy"), "--microscope", str(scope_file), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--pixel-size-nm", "4000", "--no-noise", "--radius-px", "1"]) == 0
+    assert "404 x 36 um" in capsys.readouterr().err
+    with np.load(tmp_path / "out" / "signal.npz") as data:
+        signal = data["signal"]
+    offset = 50 * 4e-3
+    assert signal[:, 4, -1].sum() == pytest.approx(disk(OUTER, offset) - disk(INNER, offset), rel=2e-4)
+    # Segment A, on the right, is seen steeper from there: 1.0116 at 0.05 mm, in proportion (the quadrant table).
+    assert signal[0, 4, -1] / signal[0, 4, 50] == pytest.approx(1 + 0.232 * offset, rel=2e-3)
+    assert main([*arguments, "--pixel-size-nm", "50", "--no-noise", "--force"]) == 0
+    assert "um" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "change, said",
+    [
+        ({"--microscope": "nothing.yaml"}, "eclipsjax scope new"),
+        ({"height": "nothing.npy"}, "nothing.npy is not a file"),
+        ({"height": "picture.jpg"}, ".npz, .npy, .tif"),
+        ({"--pixel-size-nm": None}, "give --pixel-size-nm"),
+        ({"--pixel-size-nm": "-5"}, "pixel_size_nm is -5"),
+        ({"--pixel-size-nm": "1e9"}, "relief is"),
+        ({"--azimuths": "3"}, "--azimuths"),
+        ({"--bits": "12"}, "--bits"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tmp_path, scope_file, plane_file, capsys, change, said):
+    if change.get("--pixel-size-nm") == "1e9":
+        np.save(plane_file, 1e6 * np.load(plane_file))
+    options = {"--microscope": str(scope_file), "--pixel-size-nm": "5", "-o": str(tmp_path / "out")}
+    height = change.pop("height", str(plane_file))
+    options = {key: value for key, value in (options | change).items() if value is not None}
+    assert main(["simulate", height, *(part for pair in options.items() for part in pair)]) == 2
+    told = capsys.readouterr()
+    assert said in told.err and "Traceback" not in told.err and told.out == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_key_names_its_line(scope_file, tmp_path, capsys):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(scope_file.read_text().replace("energy_kev", "energy_ev", 1))
+    assert main(["scope", "check", str(wrong)]) == 2
+    told = capsys.readouterr().err
+    line = next(n for n, text in enumerate(wrong.read_text().splitlines(), 1) if "energy_ev" in text)
+    assert f"line {line}" in told and "energy_kev" in told and told.count("\n") == 1
+
+
+def test_results_are_never_overwritten_silently(demo_folder, capsys):
+    before = {file: file.read_bytes() for file in demo_folder.iterdir()}
+    assert main(["demo", "-o", str(demo_folder), "--size", "48", "--no-open"]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in demo_folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_interrupted_leaves_nothing_half_written(tmp_path, scope_file, plane_file, monkeypatch, capsys, existing):
+    from eclipsjax.cli import _results
+
+    def interrupted(result, folder, *args):
+        (folder / "index.html").write_text("half a page")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_results, "write_page", interrupted)
+    out = tmp_path / "out"
+    if existing:
+        out.mkdir()
+        (out / "index.html").write_text("an older page")
+    arguments = ["simulate", str(plane_file), "--microscope", str(scope_file), "--pixel-size-nm", "5", "-o", str(out)]
+    assert main([*arguments, "--force"]) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    if existing:
+        assert [file.name for file in out.iterdir()] == ["index.html"]
+        assert (out / "index.html").read_text() == "an older page"
+    else:
+        assert not out.exists()
+
+
+def test_results_folder_moves_files_only_at_the_end(tmp_path):
+    with results_folder(tmp_path / "a" / "b", force=False) as staging:
+        (staging / "x").write_text("1")
+        assert not (tmp_path / "a" / "b" / "x").exists()
+    assert [file.name for file in (tmp_path / "a" / "b").iterdir()] == ["x"]
+    with pytest.raises(InputError), results_folder(tmp_path / "a" / "b", force=False):
+        pass
+    assert (tmp_path / "a" / "b" / "x").read_text() == "1"
+
+
+def test_scope_new_check_show(tmp_path, capsys):
+    file = str(tmp_path / "three.yaml")
+    assert main(["scope", "new", file, "--segments", "3", "--start-deg", "17.3"]) == 0
+    assert main(["scope", "new", file]) == 2
+    assert "--force" in capsys.readouterr().err
+    assert main(["scope", "check", file]) == 0
+    assert "3 segments (A, B, C)" in capsys.readouterr().out
+    assert main(["scope", "show", file, "-o", str(tmp_path / "drawn")]) == 0
+    drawn = tmp_path / "drawn"
+    assert {f.name for f in drawn.iterdir()} == {"detector.png", "side.png", "sky.png", "index.html"}
+    assert len(Pieces((drawn / "index.html").read_text("utf-8")).pictures) == 3
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_can_be_switched(capsys, shown):
+    with Stages(["a long stage"], shown) as stages:
+        assert stages.run("a long stage", lambda: 7) == 7
+        stages.note("something to know")
+    told = capsys.readouterr().err
+    assert ("a long stage" in told) == shown and "something to know" in told
+    assert not Stages(["silent"], None)._shown  # stderr is captured here: not a terminal
+
+
+def run_python(code, **env):
+    import os
+
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | env)
+    return done.stdout
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom eclipsjax.cli import main\n"
+        "assert main(['simulate', '--help']) == 0 and main(['--version']) == 0\n"
+        "heavy = ('matplotlib', 'diffrax', 'flax', 'optax', 'orbax', 'scipy', 'tifffile')\n"
+        "print('LOADED', [m for m in heavy if m in sys.modules])"
+    )
+    told = run_python(code)
+    assert "eclipsjax 0." in told and "--azimuths" in told and "LOADED []" in told
+
+
+def test_compilation_cache_is_the_command_lines(tmp_path):
+    code = (
+        "import jax\nfrom eclipsjax.cli._running import use_compilation_cache\n"
+        "assert jax.config.jax_compilation_cache_dir in (None, {before!r})\n"
+        "use_compilation_cache()\njax.jit(lambda x: x + 1)(1.0).block_until_ready()\n"
+        "print(jax.config.jax_compilation_cache_dir)"
+    )
+    assert run_python(code.format(before=None), XDG_CACHE_HOME=str(tmp_path)).strip() == str(tmp_path / "eclipsjax/xla")
+    assert any((tmp_path / "eclipsjax/xla").iterdir())
+    own = str(tmp_path / "own")
+    assert run_python(code.format(before=own), JAX_COMPILATION_CACHE_DIR=own).strip() == own
