@@ -50,7 +50,11 @@ from eclipsjax.imaging.sensitivity import (
     derivative_maps as derivative_maps,
     instrument_numbers as instrument_numbers,
 )
-from eclipsjax.instrument.acceptance import AcceptanceTable as AcceptanceTable, acceptance as acceptance
+from eclipsjax.instrument.acceptance import (
+    AcceptanceTable as AcceptanceTable,
+    NoField as NoField,
+    acceptance as acceptance,
+)
 from eclipsjax.instrument.aim import aim as aim
 from eclipsjax.instrument.electrostatics import Axisymmetric as Axisymmetric, solve_field as solve_field
 from eclipsjax.instrument.microscope import (

@@ -5,7 +5,10 @@ The commands' modules are light; what is heavy (matplotlib, tifffile, the solver
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -29,7 +32,10 @@ for _command in (demo, simulate, scope):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Exit code: 0, 1 (a file could not be read or written), 2 (wrong input), 130 (Ctrl-C)."""
+    """Run the command line, by default with the process's own arguments.
+
+    Exit code: 0, 1 (a file could not be read or written), 2 (wrong input), 130 (Ctrl-C).
+    """
     try:
         commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
     except click.ClickException as error:
@@ -38,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _say("interrupted: nothing was written.", INTERRUPTED)
+        code = _say("interrupted: nothing was written.", INTERRUPTED)
+        return _leave(code) if arguments is None else code
     except InputError as error:
         return _say(_in_options(str(error)), INPUT_ERROR)
     except OSError as error:
@@ -50,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _say(sentence: str, code: int) -> int:
     click.echo(f"eclipsjax: {sentence}", err=True)
     return code
+
+
+def _leave(code: int) -> NoReturn:
+    """End the process at once: XLA's threads may still be compiling, and Python's orderly end crashes under them."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _in_options(message: str) -> str:

@@ -166,7 +166,7 @@ def write_page(result: Simulation, folder: Path, title: str, lead: str, extra_fi
     azimuth = figures.steepest_azimuth_deg(surface)
     images = np.asarray(result.recorded.images)
     sheet = figures.overview_figure(surface, np.asarray(result.signal), images, segments, unit, azimuth)
-    (folder / "overview.png").write_bytes(figures.to_png(sheet))
+    (folder / "overview.png").write_bytes(figures.to_png(sheet, compact=True))
 
     def picture(figure: Any, caption: str) -> page.Picture:
         return page.Picture(figures.to_png(figure), caption)
@@ -178,7 +178,7 @@ def write_page(result: Simulation, folder: Path, title: str, lead: str, extra_fi
             [picture(figures.segments_figure(images, pixel, segments), _images_caption(result))],
         ),
         page.Section(
-            "Across the steps",
+            "Profile",
             [picture(figures.profile_figure(surface, np.asarray(result.signal), names, azimuth), _PROFILE)],
         ),
         page.Section(

@@ -16,6 +16,7 @@ from eclipsjax.imaging.camera import record
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Detector, Microscope
+from eclipsjax.specimen.horizon import NoRelief
 
 _OPPOSITE_WITHIN_DEG = 20.0
 
@@ -61,7 +62,8 @@ def misread_slopes(
     slope = jnp.tan(jnp.radians(as_real(tilt_deg)))
     lean_x, lean_y = image_direction(jnp.radians(as_real(tilt_azimuth_deg)))
     plane = Facets.isolated((-slope * lean_x)[None, None], (-slope * lean_y)[None, None])
-    images = record(render(plane, acceptance(true_scope), azimuths, emission=emission), true_scope)[:, 0, 0]
+    signal = render(plane, acceptance(true_scope), azimuths, emission=emission, horizon=NoRelief())
+    images = record(signal, true_scope)[:, 0, 0]
     segments = assumed_scope.detector.segments
     signal = images / segments.gain + segments.pedestal
     ratio = (signal[:half] - signal[half:]) / (signal[:half] + signal[half:])

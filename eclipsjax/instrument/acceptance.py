@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, as_real, concrete
+from eclipsjax._types import InputError, Number, as_real, concrete
 from eclipsjax.instrument.bands import Bands, cut_bands
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.instrument.outline import segment_outlines
@@ -58,7 +58,7 @@ class AcceptanceTable(eqx.Module):
 
 def acceptance(
     scope: Microscope,
-    field_mm: tuple[float, float] | float | None = None,
+    field_mm: tuple[Number, Number] | Number | None = None,
     spectrum: Spectrum | None = None,
     field: Any = None,
 ) -> AcceptanceTable:
@@ -135,7 +135,8 @@ def _angles(direction) -> tuple[Array, Array]:
 def _field_size(field_mm, dtype) -> Float[Array, "2"]:
     if field_mm is None:
         return jnp.zeros(2, dtype)
-    size = jnp.broadcast_to(as_real(field_mm).astype(dtype), (2,))
+    sides = field_mm if isinstance(field_mm, tuple) else (field_mm, field_mm)
+    size = jnp.stack([as_real(side).astype(dtype) for side in sides])
     value = concrete(size)
     if value is not None and not (np.isfinite(value).all() and (value > 0).all()):
         raise InputError(f"field_mm is {field_mm}: give the width and height of the image in millimetres.")

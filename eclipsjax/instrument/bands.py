@@ -33,10 +33,10 @@ class Bands(eqx.Module):
     where rims lie.
     """
 
-    theta: Float[Array, "azimuth knot"]
-    measure: Float[Array, "azimuth segment band"]
-    measure_x: Float[Array, "azimuth segment band"]
-    measure_y: Float[Array, "azimuth segment band"]
+    theta: Float[Array, "*azimuth knot"]
+    measure: Float[Array, "*azimuth segment band"]
+    measure_x: Float[Array, "*azimuth segment band"]
+    measure_y: Float[Array, "*azimuth segment band"]
 
     def astype(self, dtype) -> Bands:
         """The same bands in another precision."""
@@ -66,9 +66,9 @@ def cut_bands(
 class _Chords(eqx.Module):
     """The parts of all rims inside each azimuth bin: angles at two Gauss points, and the azimuth they span (signed)."""
 
-    theta: Float[Array, "azimuth energy segment edge 2"]
-    phi: Float[Array, "azimuth energy segment edge 2"]
-    span: Float[Array, "azimuth energy segment edge"]
+    theta: Float[Array, "*azimuth energy segment edge 2"]
+    phi: Float[Array, "*azimuth energy segment edge 2"]
+    span: Float[Array, "*azimuth energy segment edge"]
 
     @classmethod
     def within(cls, theta, phi, centre, width) -> _Chords:

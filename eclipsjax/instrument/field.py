@@ -36,7 +36,7 @@ class AxisymmetricField(eqx.Module):
 
     def sample(self, position_mm: Vector) -> tuple[Scalar, Vector]:
         """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes). Beyond the plate's face
-        the potential goes on linearly. Gradient: exact."""
+        the last piece of the spline goes on. Gradient: exact."""
         rows, columns = (n - 3 for n in self.coefficients.shape)
         offset = position_mm[:2] - self.centre_mm
         # Rounds the cone r = |offset| off where its slope is undefined; the potential is even in r, so nothing is lost.

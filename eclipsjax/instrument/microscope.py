@@ -9,9 +9,8 @@ from __future__ import annotations
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from eclipsjax._types import InputError, PerSegment, Scalar, as_real, concrete
+from eclipsjax._types import InputError, Number, PerSegment, Scalar, as_real, concrete
 from eclipsjax.instrument.plausible import check_microscope
 
 
@@ -134,14 +133,14 @@ class Microscope(eqx.Module):
     def annular(
         cls,
         segments: int = 4,
-        inner_radius_mm: float | Array = 1.0,
-        outer_radius_mm: float | Array = 5.0,
-        distance_mm: float | Array = 6.0,
-        energy_kev: float | Array = 10.0,
-        start_deg: float | Array | None = None,
-        specimen_bias_v: float | Array = 0.0,
-        gap_mm: float | Array = 0.0,
-        working_distance_mm: float | Array | None = None,
+        inner_radius_mm: Number = 1.0,
+        outer_radius_mm: Number = 5.0,
+        distance_mm: Number = 6.0,
+        energy_kev: Number = 10.0,
+        start_deg: Number | None = None,
+        specimen_bias_v: Number = 0.0,
+        gap_mm: Number = 0.0,
+        working_distance_mm: Number | None = None,
         **beam,
     ) -> Microscope:
         """A ring cut into `segments` equal sectors, counter-clockwise from `start_deg` (deg; by default half a sector

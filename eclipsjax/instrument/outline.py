@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import image_direction
 from eclipsjax.instrument.microscope import Detector
+from eclipsjax.instrument.plane import tilted_axes
 
 # Points on each arc and on each of the two straight sides. Chords between points are straight in (theta, phi), so arcs
 # about the optical axis and radial sides are exact at any count; these numbers keep decentred ones within 1e-5.
@@ -60,15 +61,5 @@ def _rim(inner: Array, outer: Array, start: Array, stop: Array, gap: Array) -> F
 
 def _place(detector: Detector, rim: Float[Array, "vertex 2"]) -> Float[Array, "vertex 3"]:
     """Points of the plate's plane in the chamber."""
-    along_x, along_y = plate_axes(detector)
     centre = jnp.stack([detector.offset_x_mm, detector.offset_y_mm, detector.distance_mm])
-    return centre[None, :] + rim[:, :1] * along_x[None, :] + rim[:, 1:] * along_y[None, :]
-
-
-def plate_axes(detector: Detector) -> tuple[Float[Array, "3"], Float[Array, "3"]]:
-    """Unit vectors of the plate's x and y axis in the chamber (image axes, z up). Gradient: exact in both tilts."""
-    tilt_x, tilt_y = jnp.radians(detector.tilt_x_deg), jnp.radians(detector.tilt_y_deg)
-    zero = jnp.zeros_like(tilt_x)
-    along_x = jnp.stack([jnp.cos(tilt_y), zero, jnp.sin(tilt_y)])
-    along_y = jnp.stack([-jnp.sin(tilt_x) * jnp.sin(tilt_y), jnp.cos(tilt_x), jnp.sin(tilt_x) * jnp.cos(tilt_y)])
-    return along_x, along_y
+    return centre[None, :] + rim @ tilted_axes(detector.tilt_x_deg, detector.tilt_y_deg)[:2]

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, as_real, concrete
+from eclipsjax._types import InputError, Number, as_real, concrete
 
 
 class Spectrum(eqx.Module):
@@ -40,7 +40,7 @@ class Spectrum(eqx.Module):
         return cls(jnp.ones(1), jnp.ones(1))
 
     @classmethod
-    def backscattered(cls, mean: float = 0.75, spread: float = 0.15, nodes: int = 5) -> Spectrum:
+    def backscattered(cls, mean: Number = 0.75, spread: Number = 0.15, nodes: int = 5) -> Spectrum:
         """A bell of emission energies (fractions of the landing energy) cut at 0.05 and 1, on `nodes` Gauss points.
 
         `mean` and `spread` are the bell's centre and standard deviation before cutting; about 0.6 for light and 0.8 for

@@ -28,7 +28,8 @@ def spline_coefficients(values: Array, starts: Sequence[str]) -> Array:
 def spline_sample(coefficients: Array, place: Sequence[Array]) -> tuple[Array, list[Array]]:
     """Value and partial derivatives (per sample spacing) at the fractional sample index `place`, one scalar per axis.
 
-    Beyond the samples the spline goes on linearly, so it stays once differentiable and its gradient is that of the value.
+    The first and last pieces go on for one spacing beyond the samples, then linearly: the steps of an integrator that
+    overshoots its plane see no kink, and the gradient is everywhere that of the value.
     Gradient: exact.
     """
     cells = [spline_weights(count - 3, u) for count, u in zip(coefficients.shape, place, strict=True)]
@@ -54,8 +55,9 @@ def _contract(patch: Array, weights: Sequence[Array]) -> Array:
 
 
 def _basis(t: Array) -> tuple[Float[Array, "4"], Float[Array, "4"]]:
-    """The four cubic B-splines alive in a cell at 0 <= t <= 1 and their slopes, continued linearly outside."""
-    inside = jnp.where(t < 0, 0.0, jnp.where(t > 1, 1.0, t))
+    """The four cubic B-splines alive in a cell at 0 <= t <= 1 and their slopes: the same cubics for one more cell on
+    either side (the first and last pieces need it), linear beyond."""
+    inside = jnp.where(t < -1, -1.0, jnp.where(t > 2, 2.0, t))
     s, over = 1.0 - inside, t - inside
     value = jnp.stack([s**3, 4 - 6 * inside**2 + 3 * inside**3, 4 - 6 * s**2 + 3 * s**3, inside**3]) / 6
     slope = jnp.stack([-(s**2), inside * (3 * inside - 4), s * (4 - 3 * s), inside**2]) / 2

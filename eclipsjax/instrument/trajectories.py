@@ -1,7 +1,7 @@
 """Electrons flying from the specimen to the detector plane.
 
-Momentum form with the relativistic mass, in units made from the electron's own start: lengths in mm, momentum in units of the
-initial momentum, time in mm flown at the initial speed. Everything is then of order one, also in float32.
+Momentum form with the relativistic mass, in units made from the electron's own start: lengths in mm, momentum in units
+of the initial momentum, time in mm flown at the initial speed. Everything is then of order one, also in float32.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from eclipsjax._types import Scalar, as_real, image_direction
@@ -25,7 +24,7 @@ class Flight(eqx.Module):
 
     - `position_mm`: where it ended, mm, image axes (on the detector plane if landed, on the specimen's if returned).
     - `momentum`: `(3,)` at the end, in units of the initial momentum.
-    - `status`: 0 landed on the detector plane, 1 returned to the specimen, 2 lost (left the chamber, or ran out of steps).
+    - `status`: 0 landed on the detector plane, 1 returned to the specimen, 2 lost (left the chamber, ran out of steps).
     - `energy_error`: (kinetic - potential energy) at the end minus that at the start, over the initial kinetic energy.
     - `steps`: steps the integrator took.
     """
@@ -50,58 +49,66 @@ def trace(
     plane: Plane,
     *,
     floor: Plane | None = None,
+    step: Any = 0.1,
     tolerance: float | None = None,
     solver: Any = None,
     controller: Any = None,
     adjoint: Any = None,
-    first_step: float = 0.1,
     max_steps: int = 256,
 ) -> Flight:
     """Fly one electron until it crosses `plane` upward (landed) or `floor` downward (returned).
 
     d x / d tau = p W0 / W,  d p / d tau = (W0 / P0^2) grad U,  W = sqrt(P0^2 p^2 + (m c^2)^2), with p in units of the
-    initial momentum P0 and tau in mm flown at the initial speed; the crossing is found on the step's interpolant.
+    initial momentum P0 and tau in mm flown at the initial speed. The integrator's own variable s runs slower near
+    `plane`, where the rims of the electrodes are: d tau / d s = sqrt(h^2 + (D^2 + l^2) / 400), h the height left of the
+    D at the start, l the distance from the start. The crossing is found on the step's interpolant.
 
     - `field`: anything whose `sample(position_mm)` gives the potential (V) and its gradient (V/mm).
     - `start_mm`, `direction`: `(3,)` image axes (x right, y down, z up), the direction a unit vector.
     - `energy_kev`: kinetic energy at the start.
     - `floor`: by default the level plane through the start.
-    - `tolerance`: relative, per step (default 1e-9 in float64, 1e-5 in float32); the absolute one is a tenth of it, in mm.
-    - `solver`, `controller`, `adjoint`: diffrax objects (default `Tsit5()`, `PIDController`, `DirectAdjoint()`, which
-      differentiates in both directions; `RecursiveCheckpointAdjoint()` is reverse only and slow through a shared field).
-    - `first_step`: first (or constant) step in units of the distance to `plane`; `max_steps` bounds their number.
+    - `step`: constant step in s, about the share of the remaining way flown in a step; with `tolerance`, the first step.
+    - `tolerance`: adapts the steps to this relative error each (the absolute one is a tenth of it, in mm). Where you
+      differentiate stay above 1e-9 in float64, and at constant steps in float32: below, rounding decides the step
+      sizes, the reverse pass repeats them differently, and its gradient is wrong (measured: by 7 % at 1e-11).
+    - `solver`, `controller`, `adjoint`: diffrax objects (default `Tsit5()`, constant steps, `DirectAdjoint()`, which
+      differentiates both ways; `RecursiveCheckpointAdjoint()` is reverse only and slow through a shared field).
+    - `max_steps`: bound on their number; an electron that needs more is lost.
 
-    Batch with `jax.vmap`. Gradient: exact for the discretised flight, the moment of crossing included; it diverges where
-    electrons just fail to reach the plane, and means nothing where the status is 2.
+    Batch with `jax.vmap`. Gradient: exact for the discretised flight with constant steps, the moment of crossing
+    included; it diverges where electrons just fail to reach the plane, and means nothing where the status is 2.
     """
     dtype = jnp.result_type(*map(as_real, (start_mm, direction, energy_kev)))
     start, heading, energy = (as_real(v).astype(dtype) for v in (start_mm, direction, energy_kev))
     floor = Plane(start, level_plane(start[2]).axes) if floor is None else floor
-    choices = solver, controller, adjoint
-    return _trace(field, start, heading, energy, plane, floor, tolerance, choices, first_step, max_steps)
+    return _trace(
+        field, start, heading, energy, plane, floor, step, tolerance, (solver, controller, adjoint), max_steps
+    )
 
 
 @eqx.filter_jit
-def _trace(field, start, direction, energy, plane, floor, tolerance, choices, first_step, max_steps) -> Flight:
+def _trace(field, start, direction, energy, plane, floor, step, tolerance, choices, max_steps) -> Flight:
     import diffrax
     import optimistix
 
     solver, controller, adjoint = choices
     dtype = start.dtype
-    if tolerance is None:
-        tolerance = 1e-9 if dtype == jnp.float64 else 1e-5
-    if controller is None:
+    if controller is None and tolerance is None:
+        controller = diffrax.ConstantStepSize()
+    elif controller is None:
         controller = diffrax.PIDController(rtol=tolerance, atol=0.1 * tolerance)
-    scale = lax.stop_gradient(jnp.maximum(jnp.abs(plane.height_mm(start)), 1e-3))
+    gap = jnp.maximum(jnp.abs(plane.height_mm(start)), 1e-3)
     momentum_squared = energy * (energy + 2 * REST_ENERGY_KEV)
     full_energy = energy + REST_ENERGY_KEV
 
-    def motion(t, y, args):
-        field, momentum_squared, full_energy = args
+    def motion(s, y, args):
+        field, plane, start, gap, momentum_squared, full_energy = args
         position, momentum = y
+        away = position - start
+        pace = jnp.sqrt(plane.height_mm(position) ** 2 + 0.05**2 * (gap**2 + jnp.vdot(away, away)))
         _, slope = field.sample(position)
         total = jnp.sqrt(momentum_squared * jnp.vdot(momentum, momentum) + REST_ENERGY_KEV**2)
-        return momentum * (full_energy / total), slope * (1e-3 * full_energy / momentum_squared)
+        return momentum * (pace * full_energy / total), slope * (1e-3 * pace * full_energy / momentum_squared)
 
     def above_plane(t, y, args, **kwargs):
         return plane.height_mm(y[0])
@@ -109,18 +116,18 @@ def _trace(field, start, direction, energy, plane, floor, tolerance, choices, fi
     def above_floor(t, y, args, **kwargs):
         return floor.height_mm(y[0])
 
-    crossing = optimistix.Newton(rtol=0.1 * tolerance, atol=0.1 * tolerance)
+    accuracy = 1e-12 if dtype == jnp.float64 else 1e-6
     flown = diffrax.diffeqsolve(
         diffrax.ODETerm(motion),
         diffrax.Tsit5() if solver is None else solver,
         t0=jnp.zeros((), dtype),
-        t1=60 * scale,
-        dt0=first_step * scale,
+        t1=jnp.full((), 200.0, dtype),
+        dt0=jnp.asarray(step, dtype),
         y0=(start, direction),
-        args=(field, momentum_squared, full_energy),
+        args=(field, plane, start, gap, momentum_squared, full_energy),
         stepsize_controller=controller,
         adjoint=diffrax.DirectAdjoint() if adjoint is None else adjoint,
-        event=diffrax.Event([above_plane, above_floor], crossing, direction=[True, False]),
+        event=diffrax.Event([above_plane, above_floor], optimistix.Newton(accuracy, accuracy), direction=[True, False]),
         max_steps=max_steps,
         throw=False,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.instrument.outline import plate_axes, segment_outlines
+from eclipsjax.instrument.outline import segment_outlines
 from eclipsjax.instrument.plane import Plane, detector_plane, stage_plane
 from eclipsjax.instrument.trajectories import LANDED, LOST, RETURNED, emission_direction, trace
 from eclipsjax.report.figures import new_figure, segment_azimuths_deg, segment_colour
@@ -120,7 +121,7 @@ def _draw_metal(axes: Axes, scope: Microscope, reach: float, top: float) -> None
     box = {"facecolor": _METAL, "edgecolor": _INK, "lw": 0.8}
     for left, right in ((-pole, -bore), (bore, pole)):
         axes.add_patch(Rectangle((left, roof), right - left, top, **box))
-    along = np.asarray(plate_axes(plate)[0])[[0, 2]]
+    along = np.asarray(detector_plane(scope).axes[0])[[0, 2]]
     up = np.array([-along[1], along[0]])
     centre = np.array([plate.offset_x_mm, plate.distance_mm], float)
     segments = plate.segments
@@ -204,10 +205,11 @@ def flight_paths(scope: Microscope, field: Any, directions: Any, points: int = 3
 @jax.jit
 def _fly(scope, field, start, directions, shares):
     face, floor, energy = detector_plane(scope), stage_plane(scope), scope.beam.energy_kev
+    fly = partial(trace, field, start, energy_kev=energy, floor=floor)
     upward = jnp.asarray([0.0, 0.0, 1.0], start.dtype)
 
     def one(direction):
-        end = trace(field, start, direction, energy, face, floor=floor)
+        end = fly(direction=direction, plane=face)
         outward = (end.position_mm - start).at[2].set(0.0)
         reach = jnp.sqrt(jnp.sum(outward**2))
         outward = outward / reach
@@ -215,7 +217,7 @@ def _fly(scope, field, start, directions, shares):
 
         def crossing(share):
             upright = Plane(start + share * reach * outward, jnp.stack([upward, sideways, outward]))
-            passed = trace(field, start, direction, energy, upright, floor=floor)
+            passed = fly(direction=direction, plane=upright)
             return jnp.where(passed.landed, passed.position_mm, jnp.nan)
 
         last = jnp.where(end.status == LOST, jnp.nan, end.position_mm)
@@ -230,7 +232,7 @@ def _draw_electrons(axes: Axes, scope: Microscope, field: Any, theta_deg: np.nda
     directions = emission_direction(jnp.radians(jnp.asarray(theta)), jnp.radians(jnp.asarray(azimuth)))
     paths, status = flight_paths(scope, field, directions)
     plate, sections, labelled = scope.detector, _segments_in_section(scope), set()
-    along = np.asarray(plate_axes(plate)[0])
+    along = np.asarray(detector_plane(scope).axes[0])
     centre = np.array([plate.offset_x_mm, plate.offset_y_mm, plate.distance_mm], float)
     for angle, side, path, state in zip(theta, azimuth, paths, status, strict=True):
         path = path[np.isfinite(path).all(axis=-1)]

@@ -7,11 +7,14 @@ import math
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Wedge
 from matplotlib.patheffects import withStroke
+from PIL import Image
 
 from eclipsjax.instrument.microscope import Segments
 from eclipsjax.specimen.surface import Surface
@@ -33,11 +36,28 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def to_png(figure: Figure) -> bytes:
-    """The figure as a PNG file's bytes."""
+def to_png(figure: Figure, compact: bool = False) -> bytes:
+    """The figure as a PNG file's bytes; `compact` uses a palette of 118 colours: a third of the size where noisy."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 6})
-    return buffer.getvalue()
+    if not compact:
+        figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 6})
+        return buffer.getvalue()
+    figure.savefig(buffer, format="rgba")
+    image = Image.frombytes("RGBA", figure.canvas.get_width_height(), buffer.getvalue()).convert("RGB")
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette())
+    packed = io.BytesIO()
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
+    return packed.getvalue()
+
+
+def _palette() -> list[int]:
+    """Greys for the images, the height map's colours, each segment's colour as it is and paler (for edges of lines)."""
+    greys = np.linspace(0, 1, 38)[:, None] * np.ones(3)
+    heights = colormaps["viridis"](np.linspace(0, 1, 64))[:, :3]
+    lines = np.array([to_rgb(colour) for colour in _COLOURS])
+    rows = np.concatenate([greys, heights, lines, 0.5 + 0.5 * lines])
+    return np.round(255 * rows).astype(int).ravel().tolist()
 
 
 def length_text(length_nm: float) -> str:
@@ -167,7 +187,7 @@ def draw_profile(upper: Axes, lower: Axes, surface: Surface, signal: Any, names:
     height = sample_map(surface.height_nm, column, row)
     upper.plot(along, height - height.min(), color=_INK, lw=1.3)
     upper.set_ylabel("height (nm)")
-    upper.set_title(f"Profile across the steps, along azimuth {azimuth_deg:.1f}°", fontsize=10)
+    upper.set_title(f"Profile along the steepest direction, azimuth {azimuth_deg:.1f}°", fontsize=10)
     upper.tick_params(labelbottom=False)
     for k, name in enumerate(names):
         lower.plot(along, 100 * sample_map(signal[k], column, row), color=segment_colour(k), lw=1.1, label=name)
@@ -196,7 +216,7 @@ def draw_histogram(axes: Axes, images: Any, names: Any, unit: str) -> None:
         edges = np.arange(math.floor(low), math.ceil(high) + width + 1, width) - 0.5
     for k, name in enumerate(names):
         counts, _ = np.histogram(images[k], edges)
-        label = f"{name}: {images[k].mean():.4g} ± {images[k].std():.3g}"
+        label = f"{name}: {images[k].mean():.5g} ± {images[k].std():.4g}"
         axes.stairs(100 * counts / images[k].size, edges, color=segment_colour(k), lw=1.2, label=label)
     axes.set(xlabel=unit, ylabel="pixels (%)", xlim=(edges[0], edges[-1]))
     axes.set_title("Stored values, mean ± standard deviation over the image", fontsize=10)

@@ -35,7 +35,7 @@ def aim_and_fly(scope, field, energy, targets):
 RADII, AZIMUTHS = np.linspace(1.0, 5.0, 9), np.linspace(0.1, 6.0, 12)
 
 
-@pytest.mark.parametrize(("bias", "tilt"), [(-1000.0, 0.0), (500.0, 0.0), (-1000.0, 3.0)])
+@pytest.mark.parametrize(("bias", "tilt"), [(-1000.0, 0.0), (500.0, 0.0), (-1000.0, 1.0)])
 def test_aimed_electrons_land_on_target(bias, tilt):
     """5 keV, beam 0.2 mm off axis, accelerating and retarding, level and tilted plate: within 1e-4 mm."""
     scope = Microscope.annular(specimen_bias_v=bias, energy_kev=5.0)
@@ -59,18 +59,20 @@ def test_no_field_straight_lines():
 
 
 def test_out_of_reach():
-    """Below the potential nothing arrives; a little above it only near the axis, and the rest is clipped to the range."""
+    """Below the potential nothing arrives; a little above it only near the axis; the rest is clipped to the range."""
     scope = Microscope.annular(specimen_bias_v=500.0, energy_kev=5.0)
     field = solve_field(scope, Axisymmetric())
     targets = plate_points(detector_plane(scope), RADII, AZIMUTHS)
     directions, reachable, _ = aim_and_fly(scope, field, jnp.array(0.45), targets)
     assert not reachable.any()
     np.testing.assert_allclose(directions, np.tile([0.0, 0.0, 1.0], (len(targets), 1)), atol=1e-5)
-    directions, reachable, _ = aim_and_fly(scope, field, jnp.array(0.55), targets)
-    # Uniform field: 2 D sqrt((1 + u) / -u) = 3.8 mm from the emission point.
+    directions, reachable, flights = aim_and_fly(scope, field, jnp.array(0.55), targets)
+    # Uniform field: 2 D sqrt((1 + u) / -u) = 3.8 mm from the emission point, the polar angle's cosine sqrt(-u).
     away = np.linalg.norm(np.asarray(targets)[:, :2] - np.asarray(BEAM), axis=1)
-    assert reachable[away < 3.0].all() and not reachable[away > 3.8].any()
-    sines = np.linalg.norm(directions[away > 4.0][:, :2], axis=1)
+    assert reachable[away < 2.5].all() and not reachable[away > 4.5].any()
+    misses = np.linalg.norm(flights.position_mm - targets, axis=1)
+    assert flights.landed[reachable].all() and misses[reachable].max() < 0.3
+    sines = np.linalg.norm(directions[away > 4.5][:, :2], axis=1)
     limit = np.sqrt(1 - 500 / 550)
     assert (sines < limit).all() and (sines > 0.9 * limit).all()
 
@@ -93,12 +95,13 @@ def test_derivatives_are_exact():
         field = solve_field(scope, COARSE)
         targets = flat + jnp.stack([c["target"], jnp.array(0.0), c["distance"]])[None, :]
         beam = jnp.stack([0.2 + c["beam"], jnp.array(0.0)])
-        directions, _ = aim(scope, field, beam, 5.0 + c["energy"], targets, radial=20, diameters=4, tolerance=1e-11)
+        directions, _ = aim(scope, field, beam, 5.0 + c["energy"], targets, radial=20, diameters=4)
         return jnp.sum(weights * directions)
 
     zero = jnp.zeros(len(names))
-    reverse, forward = jax.jit(jax.grad(aimed))(zero), jax.jit(jax.jacfwd(aimed))(zero)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-12)
+    reverse, mix = jax.jit(jax.grad(aimed))(zero), jnp.linspace(0.5, 1.5, len(names))
+    forward = jax.jit(lambda c: jax.jvp(aimed, (c,), (mix,))[1])(zero)
+    assert float(forward) == pytest.approx(float(reverse @ mix), rel=1e-8)
     steps = dict.fromkeys(names, 1e-4) | {"bias": 0.1}
     for k, name in enumerate(names):
         change = zero.at[k].set(steps[name])

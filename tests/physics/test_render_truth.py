@@ -152,11 +152,17 @@ def emitted(law, tilt_deg, azimuth_deg):
     return lambda d: (1 - share) * (d @ normal) / np.pi + share * np.exp(kappa * (d @ mirror - 1)) / norm
 
 
-LAWS = [Lambertian(), CosinePower(1.5), CosinePower(3.0), ForwardLobe(0.4), ForwardLobe(1.0, 35.0)]
+LAWS = [
+    (Lambertian(), 4, 0.5),
+    (Lambertian(), 3, 0.3),
+    (CosinePower(1.5), 4, 0.5),
+    (CosinePower(3.0), 4, 0.5),
+    (ForwardLobe(0.4), 4, 0.3),
+    (ForwardLobe(1.0, 35.0), 4, 0.0),
+]
 
 
-@pytest.mark.parametrize("law", LAWS, ids=["cosine", "power 1.5", "power 3", "lobe", "wide lobe"])
-@pytest.mark.parametrize(("segments", "gap"), [(4, 0.0), (4, 0.5), (3, 0.3)])
+@pytest.mark.parametrize(("law", "segments", "gap"), LAWS)
 def test_gaps_and_emission_laws(law, segments, gap):
     """Parallel-sided gaps and any law, on planes that see all of the detector: 1e-3 of a quadrature over its area."""
     scope = ring(segments=segments, start_deg=17.3, gap_mm=gap)
@@ -195,17 +201,17 @@ def test_quadrants_off_axis(away, right, left):
     on_axis = render(flat, acceptance(ring()), radius_px=2)[:, 1, 1]
     np.testing.assert_allclose(found[jnp.array([0, 2])] / on_axis[jnp.array([0, 2])], [right, left], rtol=1e-3)
     exact = over_the_plate(ring(), emitted(Lambertian(), 0, 0), (away, 0.0))
-    np.testing.assert_allclose(found, exact, rtol=1e-4)
+    np.testing.assert_allclose(found, exact, rtol=1e-3)
 
     def disk(r, d=6.0, a=away):
         return 0.5 * (1 - (d**2 + a**2 - r**2) / np.sqrt((d**2 + a**2 + r**2) ** 2 - 4 * a**2 * r**2))
 
-    assert float(jnp.sum(found)) == pytest.approx(disk(5.0) - disk(1.0), rel=1e-4)
+    assert float(jnp.sum(found)) == pytest.approx(disk(5.0) - disk(1.0), rel=1e-5)
 
 
 def test_the_dome_of_a_flat_specimen():
     """Apparent slope over the field of view: that of a dome of radius D J / (4 K), within 2 %."""
-    pixels, field = 21, 0.2
+    pixels, field = 20, 0.2
     surface = Surface(np.zeros((pixels, pixels)), field / pixels * 1e6)
     q = np.array(render(surface, acceptance(ring(), field_mm=field), radius_px=2))
     one, two = polar_range(NARROW)
@@ -214,8 +220,7 @@ def test_the_dome_of_a_flat_specimen():
     k = (two - one) / 8 - (np.sin(4 * two) - np.sin(4 * one)) / 32
     slope = np.pi / 4 * s / (2 * np.sin(np.pi / 4) * j) * (q[0] - q[2]) / (q[0] + q[2])
     x = (np.arange(pixels) - (pixels - 1) / 2) * field / pixels
-    away = x != 0
-    np.testing.assert_allclose(x[away] / slope[:, away], np.full((pixels, 20), 6.0 * j / (4 * k)), rtol=0.02)
+    np.testing.assert_allclose(x[None, :] / slope, np.full((pixels, pixels), 6.0 * j / (4 * k)), rtol=0.02)
     assert 6.0 * j / (4 * k) == pytest.approx(2.02, abs=0.005)
 
 
@@ -268,7 +273,7 @@ def trench(width, depth):
     return relief, half, np.arange(2, width - 1)
 
 
-@pytest.mark.parametrize(("width", "depth"), [(20, 10.0), (40, 20.0), (40, 60.0)])
+@pytest.mark.parametrize(("width", "depth"), [(20, 10.0), (24, 36.0)])
 def test_sky_from_the_floor_of_a_trench(width, depth):
     """256 azimuths: beside a wall the slit of open sky along a deep trench is narrower than one bin of 64."""
     relief, half, x = trench(width, depth)
@@ -279,7 +284,7 @@ def test_sky_from_the_floor_of_a_trench(width, depth):
 
 def test_sky_from_the_walls_of_a_groove():
     """Two 22 deg walls; what one point of a wall sees of the other is known in closed form."""
-    pixels, half, tilt = 60, 600, np.radians(22)
+    pixels, half, tilt = 40, 400, np.radians(22)
     across = np.abs(np.arange(-pixels - 40, pixels + 41))
     relief = np.broadcast_to(np.minimum(across, pixels) * np.tan(tilt), (2 * half + 1, across.size))
     sky = np.array(sky_view(Surface(relief, 1.0), method=HardHorizon(radius_px=half)))[half]
@@ -291,15 +296,19 @@ def test_sky_from_the_walls_of_a_groove():
 
 
 def test_visible_floor_of_a_trench():
-    """Exposed and valid at once: each quadrant's closed form in theta, summed finely over the azimuth."""
-    width, depth = 40, 40.0
+    """Exposed and valid at once: each quadrant's closed form in theta, summed finely over the azimuth: 0.5 %.
+
+    128 azimuths: where a wall's shadow crosses the detector slantwise, 64 leave 0.8 % (rms 0.2 %), 256 leave 0.1 %.
+    """
+    width, depth = 30, 30.0
     relief, half, x = trench(width, depth)
-    found = np.array(render(Surface(relief, 1.0), acceptance(ring()), horizon=HardHorizon(radius_px=half)))[:, half]
+    horizon = HardHorizon(radius_px=half)
+    found = np.array(render(Surface(relief, 1.0), acceptance(ring()), azimuths=128, horizon=horizon))[:, half]
     one, two = polar_range(NARROW)
     phi = 2 * np.pi * (np.arange(14400) + 0.5) / 14400 - np.pi / 4
     to_wall = np.where(np.cos(phi) > 0, width - x[:, None], x[:, None]) / np.abs(np.cos(phi))
-    horizon = np.arctan2(to_wall, depth)
-    lit = np.sin(np.minimum(two, horizon)) ** 2 - np.sin(np.minimum(one, horizon)) ** 2
+    open_to = np.arctan2(to_wall, depth)
+    lit = np.sin(np.minimum(two, open_to)) ** 2 - np.sin(np.minimum(one, open_to)) ** 2
     exact = lit.reshape(x.size, 4, -1).sum(axis=-1).T / 14400
     np.testing.assert_allclose(found[:, 40 + x], exact, atol=0.005 * exact.mean())
     np.testing.assert_allclose(found[:, 40 + x].sum(axis=0), exact.sum(axis=0), rtol=0.005)

@@ -135,12 +135,11 @@ def test_solver_order():
             direction,
             energy,
             level_plane(4.0),
-            controller=diffrax.ConstantStepSize(),
-            first_step=step,
+            step=step,
         )
         return jnp.abs(flight.position_mm[0] - expected)
 
-    steps = np.array([0.4, 0.2, 0.1])
+    steps = np.array([0.8, 0.4, 0.2])
     errors = np.array([float(error(step)) for step in steps])
     order = np.polyfit(np.log(steps), np.log(errors), 1)[0]
     assert 3.7 < order < 6.5, errors
@@ -175,14 +174,17 @@ def test_lost_and_working_precision(scope):
     direction = emission_direction(jnp.array(0.6), jnp.array(0.3))
     few = jax.jit(lambda: trace(field, ORIGIN, direction, jnp.array(5.0), plane, max_steps=2))()
     assert int(few.status) == LOST
-    exact = jax.jit(trace)(field, ORIGIN, direction, jnp.array(5.0), plane)
-    single = [
-        jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, tree)
-        for tree in (field, ORIGIN, direction, jnp.array(5.0), plane)
-    ]
-    rough = jax.jit(trace)(*single)
+    arguments = (field, ORIGIN, direction, jnp.array(5.0), plane)
+    exact = jax.jit(trace)(*arguments)
+    with jax.enable_x64(False):
+        single = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), arguments)
+        rough = jax.jit(trace)(*single)
+        slope = jax.jit(jax.grad(lambda e: trace(*single[:3], e, plane=single[4]).position_mm[0]))(single[3])
     assert rough.position_mm.dtype == jnp.float32
-    np.testing.assert_allclose(rough.position_mm, exact.position_mm, atol=1e-3)
+    np.testing.assert_allclose(rough.position_mm, exact.position_mm, atol=1e-4)
+    fly = jax.jit(trace)
+    faster, slower = (fly(*arguments[:3], jnp.array(e), plane).position_mm[0] for e in (5.01, 4.99))
+    assert float(slope) == pytest.approx(float(faster - slower) / 0.02, rel=1e-3)
 
 
 def test_derivatives_of_the_landing_point(scope):
@@ -211,12 +213,13 @@ def test_derivatives_of_the_landing_point(scope):
         field, plane = solve_field(changed, COARSE), detector_plane(changed)
         direction = emission_direction(0.3 + c["theta"], 0.4 + c["phi"])
         start = jnp.stack([c["start"], jnp.array(0.0), jnp.array(0.0)])
-        flight = trace(field, start, direction, 5.0 + c["energy"], plane, tolerance=1e-11, max_steps=512)
+        flight = trace(field, start, direction, 5.0 + c["energy"], plane)
         return jnp.vdot(jnp.array([1.0, 0.3, 0.0]), flight.position_mm)
 
     zero = jnp.zeros(len(names))
-    reverse, forward = jax.jit(jax.grad(landing))(zero), jax.jit(jax.jacfwd(landing))(zero)
-    np.testing.assert_allclose(forward, reverse, rtol=1e-8, atol=1e-12)
+    reverse, mix = jax.jit(jax.grad(landing))(zero), jnp.linspace(0.5, 1.5, len(names))
+    forward = jax.jit(lambda c: jax.jvp(landing, (c,), (mix,))[1])(zero)
+    assert float(forward) == pytest.approx(float(reverse @ mix), rel=1e-8)
     steps = dict.fromkeys(names, 1e-4) | {"bias": 0.1}
     for k, name in enumerate(names):
         change = zero.at[k].set(steps[name])

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -106,7 +107,12 @@ def test_simulate_agrees_with_the_closed_form(tmp_path, scope_file, plane_file):
     assert (out / "overview.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_sixteen_bits_and_noise(tmp_path, scope_file, plane_file):
+@pytest.fixture
+def without_pictures(monkeypatch):
+    monkeypatch.setattr("eclipsjax.cli._results.write_page", lambda *_: None)
+
+
+def test_sixteen_bits_and_noise(tmp_path, scope_file, plane_file, without_pictures):
     arguments = ["simulate", str(plane_file), "--microscope", str(scope_file), "--pixel-size-nm", "5"]
     for name, extra in {"clean": ["--no-noise"], "one": ["--seed", "1"], "again": ["--seed", "1"], "two": []}.items():
         assert main([*arguments, "-o", str(tmp_path / name), *extra]) == 0
@@ -124,7 +130,7 @@ def test_sixteen_bits_and_noise(tmp_path, scope_file, plane_file):
     assert noise == pytest.approx(np.full(4, 1 / 12), rel=0.15)
 
 
-def test_wide_field_sees_the_dome(tmp_path, scope_file, capsys):
+def test_wide_field_sees_the_dome(tmp_path, scope_file, capsys, without_pictures):
     np.save(tmp_path / "flat.npy", np.zeros((9, 101)))
     arguments = ["simulate", str(tmp_path / "flat.npy"), "--microscope", str(scope_file), "-o", str(tmp_path / "out")]
     assert main([*arguments, "--pixel-size-nm", "4000", "--no-noise", "--radius-px", "1"]) == 0
@@ -195,12 +201,31 @@ def test_interrupted_leaves_nothing_half_written(tmp_path, scope_file, plane_fil
         (out / "index.html").write_text("an older page")
     arguments = ["simulate", str(plane_file), "--microscope", str(scope_file), "--pixel-size-nm", "5", "-o", str(out)]
     assert main([*arguments, "--force"]) == 130
-    assert capsys.readouterr().err.count("\n") == 1
+    assert capsys.readouterr().err.strip() == "eclipsjax: interrupted: nothing was written."
     if existing:
         assert [file.name for file in out.iterdir()] == ["index.html"]
         assert (out / "index.html").read_text() == "an older page"
     else:
         assert not out.exists()
+
+
+def test_ctrl_c_ends_the_process_with_130(tmp_path):
+    """While XLA compiles, when Python's orderly end would crash."""
+    out = tmp_path / "out"
+    code = (
+        "import os, signal, sys, threading\nfrom eclipsjax.cli import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv = ['eclipsjax', 'demo', '--no-open', '-o', {str(out)!r}]\n"
+        "threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()\nsys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=clean_environment(XDG_CACHE_HOME=str(tmp_path)),
+    )
+    assert (done.returncode, done.stderr.strip()) == (130, "eclipsjax: interrupted: nothing was written.")
+    assert not out.exists()
 
 
 def test_results_folder_moves_files_only_at_the_end(tmp_path):
@@ -236,12 +261,14 @@ def test_progress_can_be_switched(capsys, shown):
     assert not Stages(["silent"], None)._shown  # stderr is captured here: not a terminal
 
 
-def run_python(code, **env):
-    import os
+def clean_environment(**extra):
+    return {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | extra
 
-    clean = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean | env)
-    return done.stdout
+
+def run_python(code, **extra):
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment(**extra))
+    assert told.returncode == 0, told.stderr
+    return told.stdout
 
 
 def test_help_loads_nothing_heavy():

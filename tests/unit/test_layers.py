@@ -2,10 +2,12 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2] / "eclipsjax"
@@ -117,6 +119,16 @@ def test_import_is_light_and_sets_no_flag():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent)
     assert json.loads(done.stdout) == [[], []]
+
+
+def test_readme_example_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT.parent / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert names["gradient"].shape == (128, 128) and float(abs(names["gradient"]).max()) > 0
+    (per_mm,) = names["by_distance"].values()
+    # A detector farther away collects less from flat ground: the terraces, more than half of the image.
+    assert float(np.median(per_mm)) < 0
 
 
 def test_public_names_are_there():
