@@ -23,7 +23,7 @@ from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.horizon import azimuth_centres
 
 # For laws without antiderivatives: polar bands between two rims, and Gauss points in each and in a rim's narrow band.
-_BODY_BANDS, _BODY_POINTS, _RIM_POINTS = 3, 3, 2
+_BODY_BANDS, _BODY_POINTS, _RIM_POINTS = 5, 2, 2
 
 
 class ClosedForm(eqx.Module):

@@ -72,7 +72,7 @@ class Uniform(eqx.Module):
 
 
 class Misses(eqx.Module):
-    """Misses on the plate as an interpolant: `coefficients[diameter position, diameter, (x, y, landed)]` out to `radius_mm`."""
+    """Misses on the plate as an interpolant out to `radius_mm`: `coefficients[along a diameter, diameter, (x, y, landed)]`."""
 
     coefficients: Float[Array, "r phi 3"]
     radius_mm: Scalar
@@ -115,8 +115,9 @@ def aim(
     - `radial`, `diameters`: traced directions along each diameter of the plate, and how many diameters.
     - `step`, `adjoint`: of the flights, as in `trace`; the default step costs 2e-6 mm.
 
-    Returns unit vectors `(n, 3)` in image axes with z up, and whether electrons get there at all `(n,)`. Where a retarding
-    field turns them back, the direction is that of the farthest point reached on the way from the emission point's foot.
+    Returns unit vectors `(n, 3)` in image axes with z up, and whether electrons get there at all `(n,)`. Where a
+    retarding field turns them back, the direction is that of the farthest point reached on the way from the emission
+    point's foot; near that limit (the last tenth of the range) landing points are good to a few tenths of a mm only.
     Batch energies and beam positions with `jax.vmap`.
     Gradient: exact for the interpolated flights in field, biases, energy, beam position, plate and targets (implicit
     function theorem, one Newton step); where not reachable, that of the uniform field's range.
@@ -134,8 +135,12 @@ def aim(
         slope = _slope(known[0], fixed_target)
         root = lax.fori_loop(0, CHORD_STEPS, lambda _, p: _step(known[0], slope, fixed_target, p), fixed_target)
         point = _step(misses, _slope(known[0], root), target, lax.stop_gradient(root))
+        miss, landed = misses(point)
+        # Targets out of reach have no root; the way to them is then clipped as in the uniform field.
+        found = jnp.sum((point + miss - target) ** 2) < (1e-3 * uniform.gap_mm) ** 2
+        point = jnp.where(found, point, target)
         clipped = uniform.clip(point)
-        reached = (misses(point)[1] > 0.99) & jnp.all(clipped == point)
+        reached = found & (landed > 0.99) & jnp.all(clipped == point)
         return plane.axes.T @ uniform.direction(clipped), reached
 
     return jax.vmap(solve)(points, known[1])

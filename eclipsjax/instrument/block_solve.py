@@ -1,7 +1,7 @@
 """Direct solution of symmetric positive definite block-tridiagonal systems whose coupling blocks are diagonal.
 
-In matrix products only: small LAPACK factorisations inside a scan fight over threads with whatever else runs (measured on two
-busy cores: 0.25 to 5.6 s instead of 0.07 s for 160 blocks of 128), and no pivoting is needed.
+In matrix products only: small LAPACK factorisations inside a scan fight over threads with whatever else runs (measured
+on two busy cores: 0.25 to 5.6 s instead of 0.07 s for 160 blocks of 128), and no pivoting is needed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def factorise(
 ) -> Float[Array, "row n n"]:
     """Inverses of the Schur complements of block elimination, first row to last.
 
-    Row k's block has `diagonal[k]` on its diagonal and `-across[k]` beside it; `-diag(down[k])` couples rows k and k + 1.
+    Row k's block has `diagonal[k]` on its diagonal and `-across[k]` beside it; `-diag(down[k])` couples rows k, k + 1.
     """
     count = diagonal.shape[1]
 

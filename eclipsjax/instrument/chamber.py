@@ -25,13 +25,13 @@ from eclipsjax.instrument.microscope import Microscope, Segments
 from eclipsjax.instrument.plane import Plane, detector_plane, plate_radii, stage_plane
 from eclipsjax.instrument.spline import OPEN, spline_coefficients
 
-# The grounded lid lies this many bore radii above the pole piece's face: what leaks into the bore falls by exp(-2.4) each.
+# The grounded lid lies this many bore radii above the pole piece's face; what leaks in falls by exp(-2.4) in each.
 BORE_DEPTH = 3.0
 
 
 class Cartesian(eqx.Module):
-    """Solve in (x, y, z): `lateral` nodes along x and y each (finer near the axis), `below` and `above` rows below and above
-    the highest point of the plate's face."""
+    """Solve in (x, y, z): `lateral` nodes along x and y each (finer near the axis), `below` and `above` rows of nodes
+    below and above the highest point of the plate's face."""
 
     lateral: int = eqx.field(static=True, default=81)
     below: int = eqx.field(static=True, default=40)
@@ -163,14 +163,14 @@ def check_room(scope: Microscope) -> None:
     rise = reach * np.hypot(*plate_axes[:2, 2])
     if origin[2] + rise > roof + 1e-6 and rise > 0:
         raise InputError(
-            f"the tilted detector plate rises {rise:g} mm above its centre at {origin[2]:g} mm and touches the pole piece at "
-            f"column.working_distance_mm = {roof:g}: reduce detector.tilt_*_deg or raise the working distance."
+            f"the tilted detector plate rises {rise:g} mm above its centre at {origin[2]:g} mm and touches the pole piece "
+            f"at column.working_distance_mm = {roof:g}: reduce detector.tilt_*_deg or raise the working distance."
         )
     stage_rise = reach * np.hypot(*stage_axes[2, :2]) / stage_axes[2, 2]
     if stage_rise >= origin[2] - rise:
         raise InputError(
-            f"the tilted stage rises {stage_rise:g} mm under the detector plate at {origin[2] - rise:g} mm and touches it: "
-            "reduce column.stage_tilt_*_deg or raise detector.distance_mm."
+            f"the tilted stage rises {stage_rise:g} mm under the detector plate at {origin[2] - rise:g} mm and touches "
+            "it: reduce column.stage_tilt_*_deg or raise detector.distance_mm."
         )
 
 

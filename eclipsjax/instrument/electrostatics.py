@@ -18,8 +18,8 @@ from eclipsjax.instrument.spline import EVEN, OPEN, spline_coefficients
 
 
 class Axisymmetric(eqx.Module):
-    """Solve in (r, z), about the detector plate's centre: `radial` nodes, `below` and `above` rows below and above the plate's
-    face, which lies on a row. Node spacing grows outward, r = R sinh(stretch s) / sinh(stretch)."""
+    """Solve in (r, z), about the detector plate's centre: `radial` nodes, `below` and `above` rows of nodes below and
+    above the plate's face, which lies on a row. Spacing grows outward, r = R sinh(stretch s) / sinh(stretch)."""
 
     radial: int = eqx.field(static=True, default=128)
     below: int = eqx.field(static=True, default=96)
@@ -30,8 +30,8 @@ class Axisymmetric(eqx.Module):
 def choose_grid(scope: Microscope) -> Axisymmetric | Cartesian:
     """`Cartesian()` where the stage or the plate is tilted or the segments' biases differ, else `Axisymmetric()`.
 
-    Under a JAX transformation nobody can look at the numbers: what is traced counts as symmetric, so choose before and pass
-    the choice on where it matters.
+    Under a JAX transformation nobody can look at the numbers: what is traced counts as symmetric, so choose before and
+    pass the choice on where it matters.
     """
     plate, column = scope.detector, scope.column
     tilts = (plate.tilt_x_deg, plate.tilt_y_deg, column.stage_tilt_x_deg, column.stage_tilt_y_deg)
@@ -44,17 +44,17 @@ def choose_grid(scope: Microscope) -> Axisymmetric | Cartesian:
 def solve_field(scope: Microscope, grid: Axisymmetric | Cartesian | None = None) -> AxisymmetricField | CartesianField:
     """The electrostatic field of the microscope's chamber, from Laplace's equation.
 
-    Electrodes: the specimen's plane at `column.specimen_bias_v`; the plate, from the smallest inner to the largest outer radius
-    of the segments, at their mean bias (3D: each part at the bias of the nearest segment); pole piece, wall and lid at 0 V.
-    `grid` is `Axisymmetric(...)` (direct solve; ignores tilts, takes the mean of the biases and puts the pole piece's bore over the
-    plate's centre) or `Cartesian(...)` (conjugate gradients); by default `choose_grid(scope)` decides. In 3D a tilted
-    stage goes on at the height of its rim beyond the plate's outer radius.
+    Electrodes: the specimen's plane at `column.specimen_bias_v`; the plate, from the smallest inner to the largest
+    outer radius of the segments, at their mean bias (3D: each part at the bias of the nearest segment); pole piece,
+    wall and lid at 0 V. `grid` is `Axisymmetric(...)` (direct solve; ignores tilts, takes the mean of the biases and
+    puts the pole piece's bore over the plate's centre) or `Cartesian(...)` (conjugate gradients); by default
+    `choose_grid(scope)` decides. In 3D a tilted stage goes on at its rim's height beyond the plate's outer radius.
 
-    Returns a record with `potential_v(position_mm)`, `gradient_v_per_mm(position_mm)`, the linear solver's true relative
-    `residual` and its `iterations` (0 where direct).
-    Gradient: exact for the discrete system (3D: to the solver's tolerance) in biases, distances, radii, thickness, offsets and
-    (3D) tilts; zero in segment azimuths, and in tilts when axisymmetric. Where an edge passes a grid node the derivative
-    jumps by a relative O(h).
+    Returns a record with `potential_v(position_mm)`, `gradient_v_per_mm(position_mm)`, the linear solver's true
+    relative `residual` and its `iterations` (0 where direct).
+    Gradient: exact for the discrete system (3D: to the solver's tolerance) in biases, distances, radii, thickness,
+    offsets and (3D) tilts; zero in segment azimuths, and in tilts when axisymmetric. Where an edge passes a grid node
+    the derivative jumps by a relative O(h).
     """
     grid = choose_grid(scope) if grid is None else grid
     if isinstance(grid, Axisymmetric):

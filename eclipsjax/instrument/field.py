@@ -24,7 +24,7 @@ class UniformField(eqx.Module):
 
 
 class AxisymmetricField(eqx.Module):
-    """A field symmetric about the vertical through `centre_mm`, as spline coefficients `[z, r]` between specimen and plate."""
+    """A field symmetric about the vertical through `centre_mm`: spline coefficients `[z, r]` between specimen and plate."""
 
     coefficients: Float[Array, "z r"]
     centre_mm: Float[Array, "2"]

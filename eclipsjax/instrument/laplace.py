@@ -1,8 +1,8 @@
 """Laplace's equation between electrodes of any shape on a tensor grid.
 
-Electrodes are signed-distance functions; the discretisation is finite volumes whose links stop at the electrode's surface:
-a link of length h and area A that is cut at the fraction t carries the conductance A / (t h) (Gibou, Fedkiw, Cheng and
-Kang 2002). The matrix stays symmetric positive definite, the potential is second order, and it is differentiable in
+Electrodes are signed-distance functions; the discretisation is finite volumes whose links stop at the electrode's
+surface: a link of length h and area A that is cut at the fraction t carries the conductance A / (t h) (Gibou, Fedkiw,
+Cheng and Kang 2002). The matrix stays symmetric positive definite, the potential is second order, and it is differentiable in
 the geometry, because t is. Edges of the grid that no electrode covers are insulating; r = 0 is the axis.
 """
 
@@ -46,7 +46,7 @@ class Cut(eqx.Module):
 
 
 class Network(eqx.Module):
-    """The grid as resistors: `diagonal` and `source` on the nodes, `links[k]` and `cuts[k]` between neighbours on axis k."""
+    """The grid as resistors: `diagonal` and `source` on the nodes, `links[k]` and `cuts[k]` between them along axis k."""
 
     diagonal: Float[Array, "*grid"]
     links: tuple[Array, ...]
@@ -64,7 +64,7 @@ class Network(eqx.Module):
 
 
 class Solution(eqx.Module):
-    """`potential_v` on the nodes, the true relative residual of the linear system, and the iterations it took (0: direct)."""
+    """`potential_v` on the nodes, the linear system's true relative residual, the iterations it took (0: direct)."""
 
     potential_v: Float[Array, "*grid"]
     residual: Float[Array, ""]
@@ -72,7 +72,7 @@ class Solution(eqx.Module):
 
 
 def polar_areas(radius: Array, height: Array) -> tuple[Array, Array]:
-    """Face areas over 2 pi of the links along z and along r of an axisymmetric grid, indexed `[z, r]`; `radius[0]` is 0."""
+    """Face areas over 2 pi of the links along z and along r, indexed `[z, r]`, of an axisymmetric grid from r = 0."""
     middle = _middles(radius)
     edges = jnp.concatenate([radius[:1], middle, radius[-1:]])
     ring = 0.5 * (edges[1:] ** 2 - edges[:-1] ** 2)
@@ -176,7 +176,7 @@ def _conjugate_gradients(matvec, rhs, inverse_diagonal, tolerance, max_iteration
 
 
 def two_sections(low: Array, middle: Array, high: Array, below: int, above: int) -> Array:
-    """Uniform nodes from `low` to `middle`, then from `middle` to `high`; both ends and the middle are met exactly."""
+    """Uniform nodes from `low` to `middle`, then to `high`; both ends and the middle are met exactly."""
     first = jnp.asarray(np.linspace(0, 1, below + 1), low.dtype)
     second = jnp.asarray(np.linspace(0, 1, above + 1)[1:], low.dtype)
     lower = low * (1.0 - first) + middle * first

@@ -1,4 +1,4 @@
-"""Tensor-product cubic B-splines on uniform knots: potentials twice continuously differentiable, fields conservative."""
+"""Tensor-product cubic B-splines on uniform knots: potentials twice differentiable, their gradients conservative."""
 
 from __future__ import annotations
 

@@ -36,13 +36,15 @@ class HardHorizon(eqx.Module):
     """The true horizon: the largest mean slope along the ray.
 
     - `radius_px`: how far to look, pixels along the ray's major axis (static).
-    - `growth`: each step is at least this many times as far out as the one before (static; 1 visits every pixel).
+    - `growth`: each step is at least this many times as far out as the one before (static; 1, the default, misses
+      nothing; 1.1 is three times as fast, good to 0.1 % of the signal on rough surfaces, and looks over tall walls: up to
+      5 % too much sky on the floor of a deep trench).
 
     Gradient: exact almost everywhere (that of the one sample which makes the horizon).
     """
 
     radius_px: int = eqx.field(static=True, default=128)
-    growth: float = eqx.field(static=True, default=1.1)
+    growth: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         _check_rays(self.radius_px, self.growth)
@@ -59,12 +61,12 @@ class SmoothHorizon(eqx.Module):
     - `softness`: in units of slope; the horizon turns into the hard one as it goes to 0.
 
     Gradient: exact for this function, which itself is biased against the true horizon: its cotangent is too large by
-    between 0 and softness * log(1 + number of steps) (about 3.6 softness for the default radius), so images come out
+    between 0 and softness * log(1 + number of steps) (about 5 softness for the default radius), so images come out
     slightly too dark. Every sample near the maximum shares in the gradient.
     """
 
     radius_px: int = eqx.field(static=True, default=128)
-    growth: float = eqx.field(static=True, default=1.1)
+    growth: float = eqx.field(static=True, default=1.0)
     softness: Scalar = eqx.field(converter=as_real, default=0.02)
 
     def __check_init__(self):

@@ -25,6 +25,10 @@ _VOID = -1e30
 # (measured on a CPU: 16 at a time make an image up to 3 times slower, 128 more than 20 times).
 _GROUP = 4
 
+# Pixels along the major axis up to which rays are also sampled where they cross the minor axis: without, the top edge of
+# a wall seen slantwise is missed (a trench 60 wide and 90 deep, in pixels: 1.2 % too much sky; with 16 px still 0.7 %).
+_NEAR_PX = 32
+
 
 class RaySteps(eqx.Module):
     """Where a ray samples the map: two neighbouring pixels a step, and how to weigh them. Offsets are (row, column)."""
@@ -38,24 +42,32 @@ class RaySteps(eqx.Module):
 
     @classmethod
     def along(cls, azimuths_rad: np.ndarray, radius_px: int, growth: float, dtype) -> RaySteps:
-        """Steps of rays along `azimuths_rad` (radians, counter-clockwise as seen in the image), one row per azimuth."""
-        along_x, along_y = np.cos(azimuths_rad), -np.sin(azimuths_rad)
-        major = np.maximum(abs(along_x), abs(along_y))
-        distance = step_distances(radius_px, growth)
-        x = np.outer(along_x / major, distance)
-        y = np.outer(along_y / major, distance)
-        x_is_major = (abs(along_x) >= abs(along_y))[:, None]
-        minor = np.where(x_is_major, y, x)
-        below = np.floor(minor + 1e-9)
-        whole = np.rint(np.where(x_is_major, x, y))
-        near = np.where(x_is_major[..., None], np.stack([below, whole], -1), np.stack([whole, below], -1))
-        step_aside = np.where(x_is_major[..., None], np.array([1, 0]), np.array([0, 1]))
+        """Steps of rays along `azimuths_rad` (radians, counter-clockwise as seen in the image), one row per azimuth.
+
+        Rays are sampled where they cross the grid lines of their major axis, and near the pixel those of the minor axis
+        too: between two of these crossings a bilinear surface has no peak to miss.
+        """
+        along = np.stack([-np.sin(azimuths_rad), np.cos(azimuths_rad)], axis=-1)
+        major, minor = np.abs(along).max(-1, keepdims=True), np.abs(along).min(-1, keepdims=True)
+        length = step_distances(radius_px, growth) / major
+        near_px = min(radius_px, _NEAR_PX)
+        lines = np.arange(1, int(near_px * np.max(minor / major)) + 1)
+        across = lines / np.maximum(minor, 1e-9)
+        # Every azimuth needs as many steps: those that cross fewer lines repeat their first step, which changes nothing.
+        across = np.where(across * major <= near_px, across, length[:, :1])
+        length = np.sort(np.concatenate([across, length], axis=1), axis=1)
+        # A last group that is not full costs more than the steps that fill it.
+        length = np.concatenate([length, np.repeat(length[:, -1:], -length.shape[1] % _GROUP, axis=1)], axis=1)
+        point = along[:, None, :] * length[..., None]
+        near = np.floor(point + 1e-9)
+        fraction = np.clip(point - near, 0.0, 1.0)
+        far = near + np.eye(2)[np.argmax(fraction, axis=-1)]
         return cls(
             near=jnp.asarray(near, dtype=jnp.int32),
-            far=jnp.asarray(near + step_aside, dtype=jnp.int32),
+            far=jnp.asarray(far, dtype=jnp.int32),
             here=jnp.zeros(near.shape, dtype=jnp.int32),
-            far_weight=jnp.asarray(np.clip(minor - below, 0.0, 1.0), dtype=dtype),
-            inverse_length=jnp.asarray(major[:, None] / distance[None, :], dtype=dtype),
+            far_weight=jnp.asarray(fraction.max(-1), dtype=dtype),
+            inverse_length=jnp.asarray(1.0 / length, dtype=dtype),
             reach=radius_px + 1,
         )
 
@@ -72,10 +84,6 @@ def step_distances(radius_px: int, growth: float) -> np.ndarray:
         distances.append(round(r))
         r = max(distances[-1] + 1.0, distances[-1] * growth)
     distances += [radius_px] if radius_px > 0 else []
-    # A last group that is not full costs more than the steps that fill it.
-    while len(distances) % _GROUP and max(np.diff(distances), default=1) > 1:
-        widest = int(np.argmax(np.diff(distances) / distances[:-1] * (np.diff(distances) > 1)))
-        distances.insert(widest + 1, (distances[widest] + distances[widest + 1]) // 2)
     return np.array(distances, dtype=np.float64)
 
 
