@@ -72,7 +72,7 @@ class Uniform(eqx.Module):
 
 
 class Misses(eqx.Module):
-    """Misses on the plate as an interpolant out to `radius_mm`: `coefficients[along a diameter, diameter, (x, y, landed)]`."""
+    """Misses on the plate, interpolated out to `radius_mm`: `coefficients[along a diameter, diameter, (x, y, landed)]`."""
 
     coefficients: Float[Array, "r phi 3"]
     radius_mm: Scalar

@@ -56,9 +56,7 @@ def cut_bands(
     `share` weighs the energies; `rings[segment]` says which segments share their radii (static); between the rims of a
     ring lie `body_bands` bands (static). Gradient: exact.
     """
-    width = 2.0 * jnp.pi / azimuths
-    centre = (jnp.arange(azimuths, dtype=theta.dtype) + 0.5) * width
-    chords = _Chords.within(theta, phi, centre, width)
+    chords = _Chords.within(theta, phi, azimuths)
     knots = _knots(chords, share, rings, body_bands)
     return jax.vmap(lambda k, c: _measure(k, c, share))(knots, chords)
 
@@ -71,22 +69,26 @@ class _Chords(eqx.Module):
     span: Float[Array, "*azimuth energy segment edge"]
 
     @classmethod
-    def within(cls, theta, phi, centre, width) -> _Chords:
-        turn = _wrap(phi[..., 1:] - phi[..., :-1])
-        middle = phi[..., :-1] + 0.5 * turn
+    def within(cls, theta, phi, azimuths) -> _Chords:
+        width = 2.0 * jnp.pi / azimuths
+        edges = jnp.arange(azimuths, dtype=theta.dtype) * width
+        # Neighbouring bins share the edge between them, and chords their vertices, to the last bit, and a vertex that
+        # lies on an edge up to rounding (quadrants' do) counts half on either side: so each enters the derivative once.
+        from_edge = _wrap(phi[None] - edges[:, None, None, None])
+        on_edge = jnp.abs(from_edge) < 32 * jnp.finfo(theta.dtype).eps
+        past = jnp.where(on_edge, 0.5 * from_edge, jax.nn.relu(from_edge))
+        inside = past - jnp.roll(past, -1, axis=0)
+        near = jnp.abs(from_edge[..., :-1] - 0.5 * width) < 0.5 * jnp.pi
+        span = jnp.where(near, inside[..., 1:] - inside[..., :-1], 0.0)
+        skipped = inside[..., :-1] - from_edge[..., :-1]
+        gauss = jnp.asarray(_GAUSS, dtype=theta.dtype)[None, None, None, None, :]
+        at = skipped[..., None] + span[..., None] * gauss
+        turn, rise = (_wrap(phi[..., 1:] - phi[..., :-1])[None, ..., None], jnp.diff(theta)[None, ..., None])
         radial = jnp.abs(turn) < 1e-9
-        slope = (theta[..., 1:] - theta[..., :-1]) / jnp.where(radial, 1.0, turn)
-        gauss = jnp.asarray(_GAUSS, dtype=theta.dtype)
-
-        def clipped(bin_centre):
-            start = _wrap(middle - bin_centre) - 0.5 * turn
-            a = jnp.clip(start, -0.5 * width, 0.5 * width)
-            span = jnp.where(radial, 0.0, jnp.clip(start + turn, -0.5 * width, 0.5 * width) - a)
-            at = a[..., None] + span[..., None] * gauss[None, None, None, :]
-            along = jnp.where((span == 0.0)[..., None], 0.0, slope[..., None] * (at - start[..., None]))
-            return cls(theta[..., :-1, None] + along, bin_centre + at, span)
-
-        return jax.vmap(clipped)(centre)
+        along = jnp.where((span == 0.0)[..., None], 0.0, rise / jnp.where(radial, 1.0, turn) * at)
+        # A radial side spans no azimuth but its derivative does: as it turns, all of its length sweeps.
+        along = jnp.where(radial, rise * gauss, along)
+        return cls(theta[None, ..., :-1, None] + along, phi[None, ..., :-1, None] + at, span)
 
 
 def _knots(chords: _Chords, share, rings, body_bands) -> Float[Array, "azimuth knot"]:

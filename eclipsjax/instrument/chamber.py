@@ -163,8 +163,8 @@ def check_room(scope: Microscope) -> None:
     rise = reach * np.hypot(*plate_axes[:2, 2])
     if origin[2] + rise > roof + 1e-6 and rise > 0:
         raise InputError(
-            f"the tilted detector plate rises {rise:g} mm above its centre at {origin[2]:g} mm and touches the pole piece "
-            f"at column.working_distance_mm = {roof:g}: reduce detector.tilt_*_deg or raise the working distance."
+            f"the tilted detector plate rises {rise:g} mm above its centre at {origin[2]:g} mm and touches the pole "
+            f"piece at column.working_distance_mm = {roof:g}: reduce detector.tilt_*_deg or raise the working distance."
         )
     stage_rise = reach * np.hypot(*stage_axes[2, :2]) / stage_axes[2, 2]
     if stage_rise >= origin[2] - rise:

@@ -24,7 +24,7 @@ class UniformField(eqx.Module):
 
 
 class AxisymmetricField(eqx.Module):
-    """A field symmetric about the vertical through `centre_mm`: spline coefficients `[z, r]` between specimen and plate."""
+    """A field symmetric about the vertical through `centre_mm`; spline `coefficients` from specimen to plate."""
 
     coefficients: Float[Array, "z r"]
     centre_mm: Float[Array, "2"]
@@ -35,11 +35,11 @@ class AxisymmetricField(eqx.Module):
     stretch: float = eqx.field(static=True)
 
     def sample(self, position_mm: Vector) -> tuple[Scalar, Vector]:
-        """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes). Beyond the plate's face
-        the last piece of the spline goes on. Gradient: exact."""
+        """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes). Beyond the plate's
+        face the last piece of the spline goes on. Gradient: exact."""
         rows, columns = (n - 3 for n in self.coefficients.shape)
         offset = position_mm[:2] - self.centre_mm
-        # Rounds the cone r = |offset| off where its slope is undefined; the potential is even in r, so nothing is lost.
+        # Rounds off the cone r = |offset| where its slope is undefined; the potential is even in r: nothing is lost.
         small = 1e-3 * self.radius_mm / columns
         radius = jnp.sqrt(offset[0] ** 2 + offset[1] ** 2 + small**2)
         bend = float(np.sinh(self.stretch)) / self.radius_mm

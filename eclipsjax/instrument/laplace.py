@@ -2,8 +2,9 @@
 
 Electrodes are signed-distance functions; the discretisation is finite volumes whose links stop at the electrode's
 surface: a link of length h and area A that is cut at the fraction t carries the conductance A / (t h) (Gibou, Fedkiw,
-Cheng and Kang 2002). The matrix stays symmetric positive definite, the potential is second order, and it is differentiable in
-the geometry, because t is. Edges of the grid that no electrode covers are insulating; r = 0 is the axis.
+Cheng and Kang 2002). The matrix stays symmetric positive definite, the potential is second order, and it is
+differentiable in the geometry, because t is. Edges of the grid that no electrode covers are insulating; r = 0 is the
+axis.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Cut(eqx.Module):
 
 
 class Network(eqx.Module):
-    """The grid as resistors: `diagonal` and `source` on the nodes, `links[k]` and `cuts[k]` between them along axis k."""
+    """The grid as resistors: `diagonal` and `source` on the nodes, `links[k]` and `cuts[k]` between them on axis k."""
 
     diagonal: Float[Array, "*grid"]
     links: tuple[Array, ...]
@@ -219,8 +220,8 @@ def _surface_potential(electrodes: Sequence[Electrode], position: Sequence[Array
 def _cuts(electrodes: Sequence[Electrode], nodes: Sequence[Array], solid: Array) -> list[Cut]:
     """The links of every axis, cut where they meet a surface.
 
-    Bisection finds the root; one Newton step on the signed distance makes it accurate to second order and differentiable.
-    All axes go through one list, which halves the time to compile.
+    Bisection finds the root; one Newton step on the signed distance makes it accurate to second order and
+    differentiable. All axes go through one list, which halves the time to compile.
     """
     ends = [_ends(k, solid.ndim) for k in range(solid.ndim)]
     shapes = [solid[low].shape for low, _ in ends]
@@ -245,7 +246,7 @@ def _cuts(electrodes: Sequence[Electrode], nodes: Sequence[Array], solid: Array)
         return jnp.where(outside, middle, free), jnp.where(outside, inside, middle)
 
     zero = jnp.zeros_like(span[0])
-    # The free end of the bracket: just inside, the distance may be ruled by another face, along which nothing changes.
+    # The free end of the bracket: just inside, another face may rule the distance, along which nothing changes.
     root, _ = lax.stop_gradient(lax.fori_loop(0, 16, halve, (zero, zero + 1.0)))
     value, slope = jax.jvp(lambda t: distance(t, start, span), (root,), (jnp.ones_like(root),))
     usable = cut & (jnp.abs(slope) > 0)

@@ -67,7 +67,8 @@ def trace(
     - `start_mm`, `direction`: `(3,)` image axes (x right, y down, z up), the direction a unit vector.
     - `energy_kev`: kinetic energy at the start.
     - `floor`: by default the level plane through the start.
-    - `step`: constant step in s, about the share of the remaining way flown in a step; with `tolerance`, the first step.
+    - `step`: constant step in s, about the share of the remaining way flown in a step; with `tolerance`, the first
+      step.
     - `tolerance`: adapts the steps to this relative error each (the absolute one is a tenth of it, in mm). Where you
       differentiate stay above 1e-9 in float64, and at constant steps in float32: below, rounding decides the step
       sizes, the reverse pass repeats them differently, and its gradient is wrong (measured: by 7 % at 1e-11).
