@@ -1,7 +1,7 @@
-"""The visible angle along one azimuth: what a horizon leaves open of the valid solid angle, weighed by the emission law.
+"""The visible angle along one azimuth: what a horizon leaves open of the valid solid angle, times the emission law.
 
-Both integrals share one shape. `open_to(cot_horizon)` is what the horizon alone decides; `collect(opening, bands)` turns
-it and one azimuth's bands into a map for every segment. Maps stay a tuple: of one stack, XLA on a CPU would work
+Both integrals share one shape. `open_to(cot_horizon)` is what the horizon alone decides; `collect(opening, bands)`
+turns it and one azimuth's bands into a map for every segment. Maps stay a tuple: of one stack, XLA on a CPU would work
 everything above out anew for each slice.
 """
 

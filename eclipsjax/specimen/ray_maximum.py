@@ -25,8 +25,9 @@ _VOID = -1e30
 # (measured on a CPU: 16 at a time make an image up to 3 times slower, 128 more than 20 times).
 _GROUP = 4
 
-# Pixels along the major axis up to which rays are also sampled where they cross the minor axis: without, the top edge of
-# a wall seen slantwise is missed (a trench 60 wide and 90 deep, in pixels: 1.2 % too much sky; with 16 px still 0.7 %).
+# Pixels along the major axis up to which rays are also sampled where they cross the minor axis: without, the top edge
+# of a wall seen slantwise is missed (a trench 60 wide and 90 deep, in pixels: 1.2 % too much sky; with 16 px still 0.7
+# %).
 _NEAR_PX = 32
 
 
@@ -53,7 +54,8 @@ class RaySteps(eqx.Module):
         near_px = min(radius_px, _NEAR_PX)
         lines = np.arange(1, int(near_px * np.max(minor / major)) + 1)
         across = lines / np.maximum(minor, 1e-9)
-        # Every azimuth needs as many steps: those that cross fewer lines repeat their first step, which changes nothing.
+        # Every azimuth needs as many steps: those that cross fewer lines repeat their first step, which changes
+        # nothing.
         across = np.where(across * major <= near_px, across, length[:, :1])
         length = np.sort(np.concatenate([across, length], axis=1), axis=1)
         # A last group that is not full costs more than the steps that fill it.
@@ -131,8 +133,8 @@ def _largest_mean_slope_jvp(primals, tangents):
         return _over_steps(steps, jnp.where(winner == steps.count, d_slope, jnp.zeros_like(d_slope)), add)
 
     def pull(cotangent):
-        # The winner travels in the cotangent's last bits: one shifted view to read instead of two. Everything reads that
-        # one view, or XLA would work the cotangent out anew for every reader.
+        # The winner travels in the cotangent's last bits: one shifted view to read instead of two. Everything reads
+        # that one view, or XLA would work the cotangent out anew for every reader.
         view = _padded_view(_tag(cotangent, winner, steps.count), steps.reach, 0.0)
 
         def won(offset, k):

@@ -1,4 +1,4 @@
-"""Every public step under JAX's transformations: jit equals eager, vmap equals a loop, changed numbers trace nothing anew."""
+"""Every public step under transformations: jit equals eager, vmap equals a loop, changed numbers trace nothing anew."""
 
 import equinox as eqx
 import jax
