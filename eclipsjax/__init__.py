@@ -56,7 +56,9 @@ from eclipsjax.instrument.acceptance import (
     acceptance as acceptance,
 )
 from eclipsjax.instrument.aim import aim as aim
+from eclipsjax.instrument.chamber import Cartesian as Cartesian
 from eclipsjax.instrument.electrostatics import Axisymmetric as Axisymmetric, solve_field as solve_field
+from eclipsjax.instrument.field import UniformField as UniformField
 from eclipsjax.instrument.microscope import (
     Beam as Beam,
     Column as Column,

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from eclipsjax import __version__
-from eclipsjax._types import InputError
 from eclipsjax.cli._running import Stages
 from eclipsjax.imaging.blur import GaussianBlur
 from eclipsjax.imaging.bsesm import render
@@ -59,7 +58,6 @@ class Simulation:
 
 def run_simulation(surface: Surface, scope: Microscope, settings: Settings, stages: Stages) -> Simulation:
     """Acceptance, signals, images. Says on stderr what it decided."""
-    check_relief(surface, scope)
     rows, columns = surface.height_nm.shape
     width_um, height_um = (n * float(surface.pixel_size_nm) * 1e-3 for n in (columns, rows))
     field_mm = None
@@ -79,16 +77,6 @@ def run_simulation(surface: Surface, scope: Microscope, settings: Settings, stag
         if low[k] + high[k] > 0:
             stages.note(f"segment {name}: {low[k]:.2%} of the pixels clipped to black, {high[k]:.2%} to white.")
     return Simulation(surface, scope, settings, table, signal, recorded, counts)
-
-
-def check_relief(surface: Surface, scope: Microscope) -> None:
-    """Raise `InputError` where the specimen would reach the detector."""
-    relief_mm, distance_mm = 1e-6 * float(jnp.ptp(surface.height_nm)), float(scope.detector.distance_mm)
-    if relief_mm >= distance_mm:
-        raise InputError(
-            f"the relief is {relief_mm:.4g} mm tall but the detector is only detector.distance_mm = "
-            f"{distance_mm:g} above the specimen: heights are in nanometres, so check their unit."
-        )
 
 
 def _record(

@@ -52,6 +52,7 @@ def render(
         raise InputError(f"radius_px = {radius_px} and horizon = {horizon} both say how far to look: give one of them.")
     if horizon is None:
         horizon = HardHorizon(radius_px=128 if radius_px is None else radius_px)
+    _check_relief(surface, table)
     _check_field(surface, table)
     return _render(surface, table, azimuths, Lambertian() if emission is None else emission, horizon)
 
@@ -94,6 +95,15 @@ def _position_weights(surface: Surface, table: AcceptanceTable) -> Float[Array, 
 
     along_x, along_y = basis(columns, table.field_mm[0]), basis(rows, table.field_mm[1])
     return jnp.stack([wy[:, None] * wx[None, :] for wy in along_y for wx in along_x])
+
+
+def _check_relief(surface: Surface, table: AcceptanceTable) -> None:
+    height, distance = concrete(surface.height_nm), concrete(table.distance_mm)
+    if height is not None and distance is not None and np.ptp(height) >= 1e6 * distance:
+        raise InputError(
+            f"the relief is {1e-6 * np.ptp(height):.4g} mm tall but the detector is only detector.distance_mm = "
+            f"{distance:g} above the specimen: heights are in nanometres, so check their unit."
+        )
 
 
 def _check_field(surface: Surface, table: AcceptanceTable) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Number, as_real, concrete
+from eclipsjax._types import InputError, Number, Scalar, as_real, concrete
 from eclipsjax.instrument.bands import Bands, cut_bands
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.instrument.outline import segment_outlines
@@ -35,12 +35,14 @@ class AcceptanceTable(eqx.Module):
     - `share`: `(position, energy, segment)` weight of each energy in the segment's current, summing to 1.
     - `field_mm`: `(2,)` width and height of the field of view that the positions span, mm; the positions are its centre
       alone or a 3 x 3 grid (rows from the top, columns from the left).
+    - `distance_mm`: from the specimen to the detector, which no relief may reach.
     """
 
     theta: Float[Array, "position energy segment vertex"]
     phi: Float[Array, "position energy segment vertex"]
     share: Float[Array, "position energy segment"]
     field_mm: Float[Array, "2"]
+    distance_mm: Scalar
     rings: tuple[int, ...] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
@@ -74,7 +76,9 @@ def acceptance(
     - `spectrum`: energies of the emitted electrons; all elastic by default.
     - `field`: the electrostatic field as `solve_field(scope)` returns it; solved here when an electrode is biased and
       none is given. Where all is grounded electrons fly straight and no field is solved. While the potentials are
-      traced nobody can know, and the field is solved; `NoField()` says that all is grounded.
+      traced nobody can know, and the field is solved; `NoField()` says that all is grounded. Likewise a traced geometry
+      is taken as axisymmetric: for a tilted stage or unequal segment biases pass
+      `solve_field(scope, Cartesian())`.
 
     Returns an `AcceptanceTable`. Gradient: exact in every number of `scope` and `spectrum` (gain and pedestal have
     none: they belong to `record`).
@@ -94,7 +98,8 @@ def _acceptance(scope, spectrum, field, field_mm, is_wide) -> AcceptanceTable:
     centre = jnp.stack([scope.beam.position_x_mm, scope.beam.position_y_mm])
     positions = centre[None, :] + jnp.asarray(grid, dtype=dtype) * field_mm[None, :]
     outlines = segment_outlines(scope.detector)
-    energies = scope.beam.energy_kev * spectrum.fraction.astype(dtype)
+    spectrum = jax.tree.map(lambda leaf: leaf.astype(dtype), spectrum)
+    energies = scope.beam.energy_kev * spectrum.fraction
 
     def seen_from(position, energy):
         if isinstance(field, NoField):
@@ -108,8 +113,8 @@ def _acceptance(scope, spectrum, field, field_mm, is_wide) -> AcceptanceTable:
     segments = scope.detector.segments
     gained_kev = 1e-3 * (segments.bias_v - scope.column.specimen_bias_v)
     share = jax.vmap(spectrum.diode_share, (None, 0, 0), 1)(scope.beam.energy_kev, gained_kev, segments.threshold_kev)
-    share = jnp.broadcast_to(share.astype(dtype), (len(grid), *share.shape))
-    return AcceptanceTable(theta, phi, share, field_mm, segments.rings, segments.names)
+    share = jnp.broadcast_to(share, (len(grid), *share.shape))
+    return AcceptanceTable(theta, phi, share, field_mm, scope.detector.distance_mm, segments.rings, segments.names)
 
 
 def _field_of(scope: Microscope) -> Any:

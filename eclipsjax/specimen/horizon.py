@@ -62,7 +62,8 @@ class SmoothHorizon(eqx.Module):
 
     Gradient: exact for this function, which itself is biased against the true horizon: its cotangent is too large by
     between 0 and softness * log(1 + number of steps) (about 5 softness for the default radius), so images come out
-    slightly too dark. Every sample near the maximum shares in the gradient.
+    slightly too dark. Every sample near the maximum shares in the gradient. First derivatives only: asking for second
+    ones is an error.
     """
 
     radius_px: int = eqx.field(static=True, default=128)

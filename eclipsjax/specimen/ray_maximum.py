@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from eclipsjax._types import Map, Scalar
+from eclipsjax._types import InputError, Map, Scalar
 
 # Far below any relief in pixels, yet far from overflow when scaled and subtracted in float32.
 _VOID = -1e30
@@ -120,9 +120,33 @@ def largest_mean_slope(height_px: Map, slope_along: Map, steps: RaySteps) -> Map
 
 @largest_mean_slope.defjvp
 def _largest_mean_slope_jvp(primals, tangents):
-    height_px, slope_along, steps = primals
     d_height, d_slope, _ = tangents
-    best, winner = _winning_step(height_px, slope_along, steps)
+    best, winner = _winning_step(*primals)
+    return best, _slope_of_winner(winner, primals[2], d_height, d_slope)
+
+
+def _winning_step(height_px: Map, slope_along: Map, steps: RaySteps) -> tuple[Map, Int[Array, "y x"]]:
+    """The largest mean slope and the number of the step that reached it (the count of steps for the pixel's own slope).
+
+    The number is kept in the last bits of the slope, so that one maximum finds both. In float32 the slope is then good
+    to 15 bits at the default radius, which only enters derivatives.
+    """
+    view = _padded_view(height_px, steps.reach, _VOID)
+
+    def tagged(slope, k):
+        # The same number, but its derivative is the slope's: JAX drops rules like this file's when it splits a scan
+        # into its known and its linear part, and a second derivative then goes through here.
+        return slope + lax.stop_gradient(_tag(slope, k, steps.count) - slope)
+
+    def higher(best, step, k):
+        return jnp.maximum(best, tagged(_mean_slope(view, height_px, step), k))
+
+    best = _over_steps(steps, tagged(slope_along, jnp.int32(steps.count)), higher)
+    return best, _tag_of(best, steps.count)
+
+
+def _slope_of_winner(winner: Int[Array, "y x"], steps: RaySteps, d_height: Map, d_slope: Map) -> Map:
+    """Mean slope of each pixel's winning step, linear in heights and own slopes, with a transpose that gathers."""
 
     def push(d_height, d_slope):
         view = _padded_view(d_height, steps.reach, 0.0)
@@ -149,23 +173,7 @@ def _largest_mean_slope_jvp(primals, tangents):
         d_height = _over_steps(steps, jnp.zeros_like(cotangent), add)
         return d_height, won(steps.here[0], steps.count)
 
-    return best, _with_transpose(push, pull, d_height, d_slope)
-
-
-def _winning_step(height_px: Map, slope_along: Map, steps: RaySteps) -> tuple[Map, Int[Array, "y x"]]:
-    """The largest mean slope and the number of the step that reached it (the count of steps for the pixel's own slope).
-
-    The number is kept in the last bits of the slope, so that one maximum finds both; the slope itself is then good to
-    17 bits in float32, which only enters derivatives.
-    """
-    view = _padded_view(height_px, steps.reach, _VOID)
-
-    def higher(best, step, k):
-        return jnp.maximum(best, _tag(_mean_slope(view, height_px, step), k, steps.count))
-
-    own = _tag(slope_along, jnp.int32(steps.count), steps.count)
-    best = _over_steps(steps, own, higher)
-    return best, _tag_of(best, steps.count)
+    return _with_transpose(push, pull, d_height, d_slope)
 
 
 def _tag(values: Array, number: Array, largest: int) -> Array:
@@ -189,13 +197,15 @@ def _with_transpose(push: Callable, pull: Callable, d_height: Map, d_slope: Map)
     JAX has no public way to say this, but the "solve" of a trivial linear system (as many outputs as inputs) is one.
     """
 
+    # One stack, not a pair: a second derivative would bring a pair with only one part.
     def solve(_, inputs):
-        return push(*inputs), jnp.zeros_like(inputs[1])
+        return jnp.stack([push(inputs[0], inputs[1]), jnp.zeros_like(inputs[1])])
 
     def transpose_solve(_, outputs):
-        return pull(outputs[0])
+        return jnp.stack(pull(outputs[0]))
 
-    return lax.custom_linear_solve(lambda x: x, (d_height, d_slope), solve, transpose_solve=transpose_solve)[0]
+    inputs = jnp.stack([d_height, d_slope])
+    return lax.custom_linear_solve(lambda x: x, inputs, solve, transpose_solve=transpose_solve)[0]
 
 
 @jax.custom_jvp
@@ -213,16 +223,18 @@ def smooth_mean_slope(height_px: Map, slope_along: Map, softness: Scalar, steps:
 
 @smooth_mean_slope.defjvp
 def _smooth_mean_slope_jvp(primals, tangents):
-    height_px, slope_along, softness, steps = primals
+    steps = primals[3]
     d_height, d_slope, d_softness, _ = tangents
-    result = smooth_mean_slope(height_px, slope_along, softness, steps)
+    result = smooth_mean_slope(*primals)
+    height_px, slope_along, softness = (_first_order_only(x) for x in primals[:3])
+    weigher = _first_order_only(result)
     height_view = _padded_view(height_px, steps.reach, _VOID)
-    result_view = _padded_view(result, steps.reach, -_VOID)
+    result_view = _padded_view(weigher, steps.reach, -_VOID)
 
     def share(step, offset):
         """exp((slope of this step - result) / softness) at every pixel, or as seen from `offset` away."""
         if offset is None:
-            return jnp.exp((_mean_slope(height_view, height_px, step) - result) / softness)
+            return jnp.exp((_mean_slope(height_view, height_px, step) - weigher) / softness)
         near, far = height_view(offset + step.near), height_view(offset + step.far)
         ahead = near + step.far_weight * (far - near)
         return jnp.exp(((ahead - height_view(offset)) * step.inverse_length - result_view(offset)) / softness)
@@ -232,7 +244,7 @@ def _smooth_mean_slope_jvp(primals, tangents):
         weight = share(step, None)
         return mean + jnp.where(weight > 0, weight * _mean_slope(height_view, height_px, step), jnp.zeros_like(mean))
 
-    own = jnp.exp((slope_along - result) / softness)
+    own = jnp.exp((slope_along - weigher) / softness)
 
     def push(d_height, d_slope):
         view = _padded_view(d_height, steps.reach, 0.0)
@@ -253,7 +265,19 @@ def _smooth_mean_slope_jvp(primals, tangents):
         return _over_steps(steps, jnp.zeros_like(cotangent), add), own * cotangent
 
     mean = _over_steps(steps, own * slope_along, add_slope)
-    return result, _with_transpose(push, pull, d_height, d_slope) + (result - mean) / softness * d_softness
+    return result, _with_transpose(push, pull, d_height, d_slope) + (weigher - mean) / softness * d_softness
+
+
+@jax.custom_jvp
+def _first_order_only(x: Array) -> Array:
+    return x
+
+
+@_first_order_only.defjvp
+def _first_order_only_jvp(primals, tangents):
+    raise InputError(
+        "SmoothHorizon has first derivatives only: use HardHorizon for second ones, or finite differences of gradients."
+    )
 
 
 def _mean_slope(view: Callable, height_px: Map, step: RaySteps) -> Map:

@@ -134,6 +134,14 @@ def test_second_derivatives():
     np.testing.assert_allclose(along, (slope(h + step * v) - slope(h - step * v)) / (2 * step), rtol=1e-6, atol=1e-9)
 
 
+def test_smooth_horizon_refuses_second_derivatives():
+    def f(h):
+        return jnp.sum(ej.sky_view(ej.Surface(h, 2.0), AZIMUTHS, ej.SmoothHorizon(3)))
+
+    with pytest.raises(ej.InputError, match="first derivatives only"):
+        jax.hessian(f)(surface().height_nm)
+
+
 @pytest.mark.float32
 def test_float32_stays_float32():
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if eqx.is_inexact_array(leaf) else leaf, scope())
