@@ -14,12 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from eclipsjax._types import InputError, Map, Scalar
 
 # Far below any relief in pixels, yet far from overflow when scaled and subtracted in float32.
 _VOID = -1e30
+
+# The one thing that a checkpointed fold over azimuths keeps for the way back: horizons with their winning steps.
+KEPT = "eclipsjax horizon"
 
 # Steps unrolled into one compiled loop over the map. With more, XLA breaks the loop apart or stops vectorising it
 # (measured on a CPU: 16 at a time make an image up to 3 times slower, 128 more than 20 times).
@@ -141,7 +145,7 @@ def _winning_step(height_px: Map, slope_along: Map, steps: RaySteps) -> tuple[Ma
     def higher(best, step, k):
         return jnp.maximum(best, tagged(_mean_slope(view, height_px, step), k))
 
-    best = _over_steps(steps, tagged(slope_along, jnp.int32(steps.count)), higher)
+    best = checkpoint_name(_over_steps(steps, tagged(slope_along, jnp.int32(steps.count)), higher), KEPT)
     return best, _tag_of(best, steps.count)
 
 
@@ -197,15 +201,16 @@ def _with_transpose(push: Callable, pull: Callable, d_height: Map, d_slope: Map)
     JAX has no public way to say this, but the "solve" of a trivial linear system (as many outputs as inputs) is one.
     """
 
-    # One stack, not a pair: a second derivative would bring a pair with only one part.
     def solve(_, inputs):
-        return jnp.stack([push(inputs[0], inputs[1]), jnp.zeros_like(inputs[1])])
+        return push(*inputs), jnp.zeros_like(inputs[1])
 
     def transpose_solve(_, outputs):
-        return jnp.stack(pull(outputs[0]))
+        return pull(outputs[0])
 
-    inputs = jnp.stack([d_height, d_slope])
-    return lax.custom_linear_solve(lambda x: x, inputs, solve, transpose_solve=transpose_solve)[0]
+    # The barriers turn symbolic zeros into numbers: a second derivative may bring only one of the two.
+    inputs = lax.optimization_barrier((d_height, d_slope))
+    outputs = lax.custom_linear_solve(lambda x: x, inputs, solve, transpose_solve=transpose_solve)
+    return lax.optimization_barrier(outputs)[0]
 
 
 @jax.custom_jvp
