@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import abc
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +14,23 @@ from eclipsjax.instrument.plane import Vector
 from eclipsjax.instrument.spline import spline_sample
 
 
-class UniformField(eqx.Module):
+class Field(eqx.Module):
+    """What electrons ask of a field."""
+
+    @abc.abstractmethod
+    def sample(self, position_mm: Vector) -> tuple[Scalar, Vector]:
+        """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes)."""
+
+    def potential_v(self, position_mm: Vector) -> Scalar:
+        """Potential at one position (mm, image axes), V. Gradient: exact."""
+        return self.sample(position_mm)[0]
+
+    def gradient_v_per_mm(self, position_mm: Vector) -> Vector:
+        """Gradient of the potential, V/mm; the field strength is its negative. Gradient: exact."""
+        return self.sample(position_mm)[1]
+
+
+class UniformField(Field):
     """The field between two endless plates: potential = `gradient_z_v_per_mm` z, z in mm. Gradient: exact."""
 
     gradient_z_v_per_mm: Scalar = eqx.field(converter=as_real)
@@ -23,7 +41,7 @@ class UniformField(eqx.Module):
         return slope * position_mm[2], slope * jnp.array([0.0, 0.0, 1.0], position_mm.dtype)
 
 
-class AxisymmetricField(eqx.Module):
+class AxisymmetricField(Field):
     """A field symmetric about the vertical through `centre_mm`; spline `coefficients` from specimen to plate."""
 
     coefficients: Float[Array, "z r"]
@@ -50,16 +68,8 @@ class AxisymmetricField(eqx.Module):
         lateral = (along_r * slope_r / radius) * offset
         return value, jnp.stack([lateral[0], lateral[1], along_z * per_mm])
 
-    def potential_v(self, position_mm: Vector) -> Scalar:
-        """Potential at one position (mm, image axes), V. Gradient: exact."""
-        return self.sample(position_mm)[0]
 
-    def gradient_v_per_mm(self, position_mm: Vector) -> Vector:
-        """Gradient of the potential, V/mm; the field strength is its negative. Gradient: exact."""
-        return self.sample(position_mm)[1]
-
-
-class CartesianField(eqx.Module):
+class CartesianField(Field):
     """A field without symmetry, as spline coefficients `[x, y, z]` between `bottom_mm` and `top_mm`."""
 
     coefficients: Float[Array, "x y z"]
@@ -82,11 +92,3 @@ class CartesianField(eqx.Module):
         height = (position_mm[2] - self.bottom_mm) * per_mm
         value, partial = spline_sample(self.coefficients, (place[0], place[1], height))
         return value, jnp.stack([partial[0] * slope[0], partial[1] * slope[1], partial[2] * per_mm])
-
-    def potential_v(self, position_mm: Vector) -> Scalar:
-        """Potential at one position (mm, image axes), V. Gradient: exact."""
-        return self.sample(position_mm)[0]
-
-    def gradient_v_per_mm(self, position_mm: Vector) -> Vector:
-        """Gradient of the potential, V/mm; the field strength is its negative. Gradient: exact."""
-        return self.sample(position_mm)[1]

@@ -58,8 +58,8 @@ class RaySteps(eqx.Module):
         near_px = min(radius_px, _NEAR_PX)
         lines = np.arange(1, int(near_px * np.max(minor / major)) + 1)
         across = lines / np.maximum(minor, 1e-9)
-        # Every azimuth needs as many steps: those that cross fewer lines repeat their first step, which changes
-        # nothing.
+        # Every azimuth needs as many steps: those that cross fewer lines repeat their first step. A maximum does not
+        # mind; in the smoothed sum a repeated step counts twice, within the bias that is stated there.
         across = np.where(across * major <= near_px, across, length[:, :1])
         length = np.sort(np.concatenate([across, length], axis=1), axis=1)
         # A last group that is not full costs more than the steps that fill it.
@@ -102,13 +102,8 @@ def _over_steps(steps: RaySteps, start: Any, advance: Callable[[Any, RaySteps, A
             state = advance(state, jax.tree.map(lambda leaf: leaf[j], part), first + j)  # noqa: B023
         return state, None
 
-    whole = steps.count // _GROUP * _GROUP
-    batches = jax.tree.map(lambda leaf: leaf[:whole].reshape(-1, _GROUP, *leaf.shape[1:]), steps)
-    state = lax.scan(several, start, (batches, jnp.arange(0, whole, _GROUP, dtype=jnp.int32)))[0] if whole else start
-    if whole < steps.count:
-        state = several(state, (jax.tree.map(lambda leaf: leaf[whole:], steps), jnp.int32(whole)))[0]
-    # Without the barrier XLA repeats the last steps in everything that uses the result.
-    return lax.optimization_barrier(state)
+    groups = jax.tree.map(lambda leaf: leaf.reshape(-1, _GROUP, *leaf.shape[1:]), steps)
+    return lax.scan(several, start, (groups, jnp.arange(0, steps.count, _GROUP, dtype=jnp.int32)))[0]
 
 
 @jax.custom_jvp
