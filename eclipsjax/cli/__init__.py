@@ -14,6 +14,7 @@ import click
 
 from eclipsjax import __version__
 from eclipsjax._types import InputError
+from eclipsjax.cli._running import remembering_ctrl_c
 from eclipsjax.cli.demo import demo
 from eclipsjax.cli.scope import scope
 from eclipsjax.cli.simulate import simulate
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Exit code: 0, 1 (a file could not be read or written), 2 (wrong input), 130 (Ctrl-C).
     """
     try:
-        commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
+        with remembering_ctrl_c():
+            commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code

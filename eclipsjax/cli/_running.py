@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -38,6 +39,33 @@ def use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+_ctrl_c = threading.Event()
+
+
+@contextmanager
+def remembering_ctrl_c() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt as always, and is not lost where other people's code swallows that."""
+
+    def remember(number: int, frame: Any) -> None:
+        _ctrl_c.set()
+        raise KeyboardInterrupt
+
+    _ctrl_c.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop_if_interrupted() -> None:
+    if _ctrl_c.is_set():
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def results_folder(path: Path, force: bool) -> Iterator[Path]:
     """A hidden folder inside `path` to write to: its files move to `path` at the end, or vanish if anything fails."""
@@ -48,6 +76,7 @@ def results_folder(path: Path, force: bool) -> Iterator[Path]:
     staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=path))
     try:
         yield staging
+        _stop_if_interrupted()
         for file in sorted(staging.iterdir()):
             os.replace(file, path / file.name)
     finally:
@@ -90,6 +119,7 @@ class Stages:
             raise KeyError(name)
         self._bar.set_description_str(name)
         result = jax.block_until_ready(work(*args, **kwargs))
+        _stop_if_interrupted()
         self._bar.update()
         return result
 

@@ -209,22 +209,37 @@ def test_interrupted_leaves_nothing_half_written(tmp_path, scope_file, plane_fil
         assert not out.exists()
 
 
+def run_with_ctrl_c(tmp_path, arguments, trigger):
+    """Return code, stderr of a process of its own (Ctrl-C goes to the main thread) in which `trigger` brings Ctrl-C."""
+    code = (
+        "import os, signal, sys, threading\nfrom eclipsjax.cli import _results, main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sys.argv = {['eclipsjax', *map(str, arguments)]!r}\n{trigger}\nsys.exit(main())"
+    )
+    environment = clean_environment(XDG_CACHE_HOME=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    return done.returncode, done.stderr.strip()
+
+
 def test_ctrl_c_ends_the_process_with_130(tmp_path):
     """While XLA compiles, when Python's orderly end would crash."""
     out = tmp_path / "out"
-    code = (
-        "import os, signal, sys, threading\nfrom eclipsjax.cli import main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.argv = ['eclipsjax', 'demo', '--no-open', '-o', {str(out)!r}]\n"
-        "threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()\nsys.exit(main())"
+    trigger = "threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()"
+    ended = run_with_ctrl_c(tmp_path, ["demo", "--no-open", "-o", out], trigger)
+    assert ended == (130, "eclipsjax: interrupted: nothing was written.")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("step", ["run_simulation", "write_data"])
+def test_ctrl_c_swallowed_by_other_code_still_counts(tmp_path, step):
+    out = tmp_path / "out"
+    trigger = (
+        f"original = _results.{step}\ndef swallowing(*args):\n"
+        "    try:\n        signal.raise_signal(signal.SIGINT)\n    except KeyboardInterrupt:\n        pass\n"
+        f"    return original(*args)\n_results.{step} = swallowing"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        env=clean_environment(XDG_CACHE_HOME=str(tmp_path)),
-    )
-    assert (done.returncode, done.stderr.strip()) == (130, "eclipsjax: interrupted: nothing was written.")
+    ended = run_with_ctrl_c(tmp_path, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
+    assert ended == (130, "eclipsjax: interrupted: nothing was written.")
     assert not out.exists()
 
 
