@@ -92,10 +92,13 @@ def _trace(field, start, direction, energy, plane, floor, step, tolerance, choic
     import diffrax
     import optimistix
 
+    from eclipsjax.instrument.steady_steps import SteadySteps
+
     solver, controller, adjoint = choices
     dtype = start.dtype
+    first_step = jnp.asarray(step, dtype)
     if controller is None and tolerance is None:
-        controller = diffrax.ConstantStepSize()
+        controller, first_step = SteadySteps(first_step), None
     elif controller is None:
         controller = diffrax.PIDController(rtol=tolerance, atol=0.1 * tolerance)
     gap = jnp.maximum(jnp.abs(plane.height_mm(start)), 1e-3)
@@ -123,7 +126,7 @@ def _trace(field, start, direction, energy, plane, floor, step, tolerance, choic
         diffrax.Tsit5() if solver is None else solver,
         t0=jnp.zeros((), dtype),
         t1=jnp.full((), 200.0, dtype),
-        dt0=jnp.asarray(step, dtype),
+        dt0=first_step,
         y0=(start, direction),
         args=(field, plane, start, gap, momentum_squared, full_energy),
         stepsize_controller=controller,

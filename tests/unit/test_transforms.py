@@ -151,3 +151,14 @@ def test_float32_stays_float32():
     image = ej.render(flat, table, AZIMUTHS, 3)
     assert image.dtype == jnp.float32
     np.testing.assert_allclose(image, ej.render(surface(), _table(1.0), AZIMUTHS, 3), rtol=1e-3)
+
+
+def test_no_step_calls_back_to_the_host():
+    """JAX never keeps such programs in its compilation cache: each process would compile them anew."""
+
+    def chain(scope, heights):
+        table = ej.acceptance(scope)
+        return ej.record(ej.render(ej.Surface(heights, 2.0), table, AZIMUTHS, 3), scope, key=jax.random.key(0))
+
+    biased = ej.Microscope.annular(3, specimen_bias_v=-500.0)
+    assert "callback" not in str(jax.make_jaxpr(chain)(biased, surface().height_nm))
