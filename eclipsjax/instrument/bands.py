@@ -54,7 +54,10 @@ def cut_bands(
     """Bands of segments whose rims are the closed curves `(theta, phi)` (radians, phi counter-clockwise in the image).
 
     `share` weighs the energies; `rings[segment]` says which segments share their radii (static); between the rims of a
-    ring lie `body_bands` bands (static). Gradient: exact.
+    ring lie `body_bands` bands (static).
+
+    Gradient: exact almost everywhere. The knots move with the rims; a vertex that moves on its own past a knot has a
+    kink there (one-sided derivatives differ by about 1e-4), as one band takes over from the next.
     """
     chords = _Chords.within(theta, phi, azimuths)
     knots = _knots(chords, share, rings, body_bands)
