@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-Number = float | int | np.generic | Array
+Number = float | int | np.number | Array
 Scalar = Float[Array, ""]
 PerSegment = Float[Array, "segment"]
 Map = Float[Array, "y x"]

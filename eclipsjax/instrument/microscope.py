@@ -150,15 +150,15 @@ class Microscope(eqx.Module):
         if segments < 1:
             raise InputError(f"segments is {segments}: a detector has at least one.")
         span = 360.0 / segments
-        first = -span / 2 if start_deg is None else start_deg
+        first = as_real(-span / 2 if start_deg is None else start_deg)
         per_segment = jnp.ones(segments)
         starts = first + span * jnp.arange(segments, dtype=per_segment.dtype)
         active = Segments(
-            inner_radius_mm=inner_radius_mm * per_segment,
-            outer_radius_mm=outer_radius_mm * per_segment,
+            inner_radius_mm=as_real(inner_radius_mm) * per_segment,
+            outer_radius_mm=as_real(outer_radius_mm) * per_segment,
             start_deg=starts,
             stop_deg=starts + span,
-            gap_mm=gap_mm * per_segment,
+            gap_mm=as_real(gap_mm) * per_segment,
             gain=per_segment,
             pedestal=0.0 * per_segment,
             threshold_kev=0.0 * per_segment,

@@ -22,7 +22,7 @@ class SteadySteps(diffrax.AbstractStepSizeController[None, None]):
         """The same steps, whichever way the solve runs."""
         return self
 
-    def init(self, terms, t0, t1, y0, dt0, args, func, error_order) -> tuple[Scalar, None]:
+    def init(self, terms, t0, t1, y0, dt0, args, func, error_order) -> tuple[Any, None]:
         """The end of the first step."""
         return t0 + self.length, None
 

@@ -199,7 +199,8 @@ def flight_paths(scope: Microscope, field: Any, directions: Any, points: int = 3
         way = np.asarray(jnp.where(along > 0, along, jnp.nan)[:, None] * directions)
         status = np.where(np.asarray(along) > 0, LANDED, LOST)
         return np.asarray(start) + shares[None, :, None] * way[:, None, :], status
-    return tuple(np.asarray(a) for a in _fly(scope, field, start, directions, jnp.asarray(shares[1:-1], start.dtype)))
+    ways, status = _fly(scope, field, start, directions, jnp.asarray(shares[1:-1], start.dtype))
+    return np.asarray(ways), np.asarray(status)
 
 
 @jax.jit
