@@ -6,6 +6,8 @@ counter-clockwise from +x as seen in the image. Lengths in the chamber are milli
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,12 +27,61 @@ class InputError(ValueError):
     """A user's mistake, told in one sentence: which field, which value, what to do."""
 
 
-def as_real(value: Any) -> Array:
-    """A floating-point array; Python and NumPy numbers get JAX's default precision, JAX arrays keep their own."""
+def as_real(value: Any, name: str = "a value") -> Array:
+    """A floating-point array; Python and NumPy numbers get JAX's default precision, JAX arrays keep their own.
+
+    Raises `InputError`, which calls the value `name`, for what is not real numbers: text, complex or masked arrays.
+    """
     if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.floating):
         # With an explicit dtype the type is never weak, so a changed number does not trace anew.
         return jnp.asarray(value, dtype=value.dtype)
-    return jnp.asarray(value, dtype=jnp.result_type(float))
+    _refuse_unreal(value, name)
+    try:
+        return jnp.asarray(value, dtype=jnp.result_type(float))
+    except jax.errors.JAXTypeError:
+        raise
+    except (TypeError, ValueError):
+        raise InputError(f"{name} is {shown(value)}: give a number or an array of numbers.") from None
+
+
+def real_named(name: str) -> Callable[[Any], Array]:
+    """`as_real` that calls the value `name`: a converter for a record's field."""
+    return lambda value: as_real(value, name)
+
+
+def _refuse_unreal(value: Any, name: str) -> None:
+    """What NumPy and JAX would convert in silence, losing a mask, an imaginary part or a meaning."""
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise InputError(
+            f"{name} has {int(np.ma.count_masked(value))} masked values, and a mask would be lost: fill them first "
+            "(value.filled(...)) or crop the array."
+        )
+    if isinstance(value, str | bytes):
+        raise InputError(f"{name} is {shown(value)}: give a number, not text.")
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or jnp.issubdtype(dtype, np.object_):
+        return
+    if jnp.issubdtype(dtype, np.complexfloating):
+        raise InputError(f"{name} is complex ({dtype}): give its real part or its modulus.")
+    if not (jnp.issubdtype(dtype, np.number) or jnp.issubdtype(dtype, np.bool_)):
+        raise InputError(f"{name} holds {dtype}, not numbers: give a number or an array of numbers.")
+
+
+def whole_number(name: str, value: Any, least: int) -> int:
+    """`value` as a Python integer, of any integer type; `InputError` unless it is one of at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise InputError(f"{name} is {shown(value)}: give a whole number of at least {least}.")
+    return number
+
+
+def shown(value: Any) -> str:
+    """`value` for an error message, on one line and not too long."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def concrete(value: Any) -> np.ndarray | None:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import click
+import numpy as np
 
 from eclipsjax import __version__
 from eclipsjax._types import InputError
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Exit code: 0, 1 (a file could not be read or written), 2 (wrong input), 130 (Ctrl-C).
     """
     try:
-        with remembering_ctrl_c():
+        # What overflows single precision is refused as infinite, in a sentence; NumPy's warning would precede it.
+        with remembering_ctrl_c(), np.errstate(over="ignore"):
             commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
     except click.ClickException as error:
         error.show()

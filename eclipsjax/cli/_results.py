@@ -15,14 +15,12 @@ import numpy as np
 from eclipsjax import __version__
 from eclipsjax.cli._running import Stages
 from eclipsjax.imaging.blur import GaussianBlur
-from eclipsjax.imaging.bsesm import render
+from eclipsjax.imaging.bsesm import NARROW_UM, render
 from eclipsjax.imaging.camera import Camera, GaussianShot, Recorded, SignalToNoise, exposure, record_with_clipping
 from eclipsjax.instrument.acceptance import AcceptanceTable, acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.specimen.surface import Surface
 
-# Wider images see the detector from noticeably different places (0.1 deg of false slope).
-NARROW_UM = 10.0
 STAGES = ["acceptance", "render", "record", "pictures"]
 
 
@@ -63,9 +61,10 @@ def run_simulation(surface: Surface, scope: Microscope, settings: Settings, stag
     field_mm = None
     if max(width_um, height_um) > NARROW_UM:
         field_mm = (width_um * 1e-3, height_um * 1e-3)
+        size, unit = (1e3, "mm") if max(width_um, height_um) >= 1e3 else (1.0, "um")
         stages.note(
-            f"the image spans {width_um:.3g} x {height_um:.3g} um, more than {NARROW_UM:g} um: following how "
-            "the view of the detector changes across it."
+            f"the image spans {width_um / size:.3g} x {height_um / size:.3g} {unit}, more than {NARROW_UM:g} um: "
+            "following how the view of the detector changes across it."
         )
     if scope.is_biased:
         stages.note("an electrode is biased: solving for the field and flying electrons through it.")
@@ -126,6 +125,11 @@ def image_files(names: tuple[str, ...]) -> list[str]:
         f"segment_{k + 1}_{re.sub(r'[^A-Za-z0-9-]+', '-', name).strip('-')}".rstrip("_") + ".tif"
         for k, name in enumerate(names)
     ]
+
+
+def file_names(names: tuple[str, ...]) -> list[str]:
+    """All files that `write_data` and `write_page` write."""
+    return [*image_files(names), "signal.npz", "overview.png", "index.html"]
 
 
 def _write_tiff(file: Path, image: np.ndarray, bits: int | None, pixel_nm: float, notes: dict[str, Any]) -> None:

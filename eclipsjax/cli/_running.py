@@ -1,12 +1,12 @@
-"""What every command does around its work: compilation cache, progress, and folders that are filled all or nothing."""
+"""What every command does around its work: libraries made ready, options that all have, Ctrl-C, progress."""
 
 from __future__ import annotations
 
+import logging
+import math
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,11 +15,46 @@ from typing import Any
 
 import click
 
+from eclipsjax._types import InputError
+
 force_option = click.option("--force", is_flag=True, help="Overwrite results that are already there.")
 progress_option = click.option(
     "--progress/--no-progress", default=None, help="Progress bar (on by default where stderr is a terminal)."
 )
 open_option = click.option("--no-open", is_flag=True, help="Do not open the page in a browser.")
+
+
+def finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """For `callback=` of options: Click's floats take nan and inf, and its ranges let nan pass."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", context, option)
+    return value
+
+
+def tell(sentence: str) -> None:
+    """One line on stdout; letters that it cannot show (of file names that are not UTF-8) become question marks."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    click.echo(sentence.encode(encoding, errors="replace").decode(encoding))
+
+
+def prepare_libraries() -> None:
+    """Before a command computes or draws: a device for JAX, its compilation cache, a quiet Matplotlib."""
+    check_device()
+    use_compilation_cache()
+    _quiet_matplotlib()
+
+
+def check_device() -> None:
+    """Raise `InputError` where JAX finds no device to compute on, as when JAX_PLATFORMS asks for one that is not."""
+    import jax
+
+    try:
+        jax.devices()
+    except Exception as error:
+        asked = jax.config.jax_platforms
+        reason = " ".join(str(error).split()).partition(" (set ")[0] or "that platform is not here"
+        said = f"JAX_PLATFORMS is {asked}" if asked else "JAX finds no device"
+        raise InputError(f"{said}, and JAX cannot start ({reason.rstrip('.')}): unset it or set it to cpu.") from None
 
 
 def use_compilation_cache() -> None:
@@ -29,14 +64,22 @@ def use_compilation_cache() -> None:
     if jax.config.jax_compilation_cache_dir:
         return
     base = os.environ.get("XDG_CACHE_HOME", "")
-    folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "eclipsjax" / "xla"
     try:
+        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "eclipsjax" / "xla"
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, RuntimeError):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _quiet_matplotlib() -> None:
+    """Our pictures have their own canvas, so the user's backend is no matter; nor is where it keeps its cache."""
+    if "matplotlib" in sys.modules:
+        return
+    os.environ["MPLBACKEND"] = "agg"
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 _ctrl_c = threading.Event()
@@ -44,7 +87,8 @@ _ctrl_c = threading.Event()
 
 @contextmanager
 def remembering_ctrl_c() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt as always, and is not lost where other people's code swallows that."""
+    """Ctrl-C raises KeyboardInterrupt as always, also where other people's code swallows that or makes another error
+    of it (JAX has many a bare `except:`)."""
 
     def remember(number: int, frame: Any) -> None:
         _ctrl_c.set()
@@ -57,32 +101,18 @@ def remembering_ctrl_c() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, remember)
     try:
         yield
+    except Exception as error:
+        if _ctrl_c.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-def _stop_if_interrupted() -> None:
+def stop_if_interrupted() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C came since `remembering_ctrl_c` began, even where somebody swallowed it."""
     if _ctrl_c.is_set():
         raise KeyboardInterrupt
-
-
-@contextmanager
-def results_folder(path: Path, force: bool) -> Iterator[Path]:
-    """A hidden folder inside `path` to write to: its files move to `path` at the end, or vanish if anything fails."""
-    from eclipsjax.io.heights import prepare_folder
-
-    existed = path.exists()
-    prepare_folder(path, force)
-    staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=path))
-    try:
-        yield staging
-        _stop_if_interrupted()
-        for file in sorted(staging.iterdir()):
-            os.replace(file, path / file.name)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        if not existed and not any(path.iterdir()):
-            path.rmdir()
 
 
 class Stages:
@@ -119,7 +149,7 @@ class Stages:
             raise KeyError(name)
         self._bar.set_description_str(name)
         result = jax.block_until_ready(work(*args, **kwargs))
-        _stop_if_interrupted()
+        stop_if_interrupted()
         self._bar.update()
         return result
 

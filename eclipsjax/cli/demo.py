@@ -6,14 +6,15 @@ from pathlib import Path
 
 import click
 
+from eclipsjax.cli._folder import results_folder
 from eclipsjax.cli._running import (
     Stages,
     force_option,
     open_in_browser,
     open_option,
+    prepare_libraries,
     progress_option,
-    results_folder,
-    use_compilation_cache,
+    tell,
 )
 
 _LEAD = (
@@ -38,7 +39,7 @@ _LEAD = (
 @progress_option
 def demo(output: Path, size: int, no_open: bool, force: bool, progress: bool | None) -> None:
     """Simulate a step-bunched surface and write a page of pictures."""
-    use_compilation_cache()
+    prepare_libraries()
     from eclipsjax.cli import _results as results
     from eclipsjax.instrument.microscope import Microscope
     from eclipsjax.instrument.scope_file import save_microscope
@@ -58,8 +59,8 @@ def demo(output: Path, size: int, no_open: bool, force: bool, progress: bool | N
             "pictures", results.write_page, result, folder, "eclipsjax demo: a step-bunched surface", _LEAD, files
         )
     page = output / "index.html"
-    click.echo(f"{'opened' if not no_open and open_in_browser(page) else 'open'} {page.resolve()}")
-    click.echo(f"next: eclipsjax simulate {output / 'height.npz'} --microscope {output / 'scope.yaml'} -o simulated")
+    tell(f"{'opened' if not no_open and open_in_browser(page) else 'open'} {page.resolve()}")
+    tell(f"next: eclipsjax simulate {output / 'height.npz'} --microscope {output / 'scope.yaml'} -o simulated")
 
 
 def _scene(synthetic, size):

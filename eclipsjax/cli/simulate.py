@@ -7,13 +7,15 @@ from pathlib import Path
 
 import click
 
+from eclipsjax.cli._folder import keep_inputs, results_folder
 from eclipsjax.cli._running import (
     Stages,
+    finite,
     force_option,
     open_in_browser,
+    prepare_libraries,
     progress_option,
-    results_folder,
-    use_compilation_cache,
+    tell,
 )
 
 
@@ -26,8 +28,8 @@ from eclipsjax.cli._running import (
     help="The microscope's YAML file (eclipsjax scope new).",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-@click.option("--pixel-size-nm", type=float, help="Nanometres per pixel, where the file does not say.")
-@click.option("--height-scale-nm", type=float, help="Nanometres per stored unit, where that is not 1.")
+@click.option("--pixel-size-nm", type=float, callback=finite, help="Nanometres per pixel, where the file does not say.")
+@click.option("--height-scale-nm", type=float, callback=finite, help="Nanometres per stored unit, where that is not 1.")
 @click.option(
     "--azimuths", type=click.IntRange(4, 1024), default=64, show_default=True, help="Directions around each pixel."
 )
@@ -41,7 +43,7 @@ from eclipsjax.cli._running import (
 @click.option(
     "--noise/--no-noise", default=True, show_default=True, help="Amplifier noise (S/N 12) and counting noise."
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the noise.")
+@click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the noise.")
 @click.option(
     "--bits",
     type=click.Choice(["8", "16", "float"]),
@@ -51,7 +53,8 @@ from eclipsjax.cli._running import (
 )
 @click.option(
     "--interaction-sigma-nm",
-    type=click.FloatRange(0),
+    type=click.FloatRange(0, 1e6),
+    callback=finite,
     default=0.0,
     show_default=True,
     help="Blur by the interaction volume (standard deviation); with the probe of the microscope's file.",
@@ -80,17 +83,24 @@ def simulate(
     Writes signal.npz (fraction of the emitted electrons that each segment collects), one TIFF per segment,
     overview.png, scope.yaml and a page, index.html.
     """
-    use_compilation_cache()
+    prepare_libraries()
     from eclipsjax.cli import _results as results
     from eclipsjax.instrument.scope_file import load_microscope
-    from eclipsjax.io.heights import read_height
+    from eclipsjax.io.heights import read_level_height
 
     scope = load_microscope(microscope)
-    surface = read_height(height_file, pixel_size_nm, height_scale_nm)
+    surface, offset_nm = read_level_height(height_file, pixel_size_nm, height_scale_nm)
+    inputs = (height_file, microscope)
+    keep_inputs(output, inputs, [*results.file_names(scope.detector.segments.names), "scope.yaml"])
     settings = results.Settings(
         azimuths, radius_px, noise, seed, None if bits == "float" else int(bits), interaction_sigma_nm
     )
-    with results_folder(output, force) as folder, Stages(results.STAGES, progress) as stages:
+    with results_folder(output, force, inputs) as folder, Stages(results.STAGES, progress) as stages:
+        if offset_nm:
+            stages.note(
+                f"{height_file.name}: {offset_nm:.8g} nm subtracted from all heights, which single precision could not "
+                "carry (only differences matter)."
+            )
         result = results.run_simulation(surface, scope, settings, stages)
         shutil.copyfile(microscope, folder / "scope.yaml")
         results.write_data(result, folder)
@@ -100,4 +110,4 @@ def simulate(
         )
         stages.run("pictures", results.write_page, result, folder, title, lead, [("scope.yaml", "the microscope")])
     page = output / "index.html"
-    click.echo(f"{'opened' if show and open_in_browser(page) else 'open'} {page.resolve()}")
+    tell(f"{'opened' if show and open_in_browser(page) else 'open'} {page.resolve()}")

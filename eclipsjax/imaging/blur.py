@@ -64,7 +64,7 @@ class LineJitter(eqx.Module):
         _check("std_px", self.std_px)
 
     def shifts(self, lines: int, key: Array) -> PerLine:
-        """One shift per line, pixels to the right."""
+        """One shift per line, pixels to the right. Gradient: exact for a fixed key."""
         return self.std_px * jax.random.normal(key, (lines,), self.std_px.dtype)
 
 
@@ -84,7 +84,7 @@ class LineDrift(eqx.Module):
             raise InputError(f"total_px is {value}: give a finite number of pixels.")
 
     def shifts(self, lines: int) -> PerLine:
-        """One shift per line, pixels to the right: 0 for the first, `total_px` for the last."""
+        """One shift per line, pixels to the right: 0 for the first, `total_px` for the last. Gradient: exact."""
         return self.total_px * jnp.linspace(0.0, 1.0, lines, dtype=self.total_px.dtype)
 
 

@@ -15,8 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, PerSegment, Scalar, SignalStack, as_real, concrete
+from eclipsjax._types import InputError, PerSegment, Scalar, SignalStack, as_real, concrete, shown
 from eclipsjax.imaging.blur import GaussianBlur, LineDrift, LineJitter, shift_lines
+from eclipsjax.imaging.noise import (
+    AdditiveNoise as AdditiveNoise,
+    GaussianShot as GaussianShot,
+    PoissonShot as PoissonShot,
+    SignalToNoise as SignalToNoise,
+)
 from eclipsjax.instrument.microscope import Beam, Microscope
 
 AnyShape = Float[Array | np.ndarray, "..."]
@@ -24,115 +30,13 @@ AnyShape = Float[Array | np.ndarray, "..."]
 ELECTRONS_PER_NA_US = 1e-15 / 1.602176634e-19
 
 
-def _number(**kwargs):
-    return eqx.field(converter=as_real, **kwargs)
-
-
 def _optional_real(value: Any) -> Array | None:
     return None if value is None else as_real(value)
-
-
-def _check_share(name: str, leaf: Array, may_be_zero: bool) -> None:
-    value = concrete(leaf)
-    if value is not None and not (0 <= value <= 1 and (value > 0 or may_be_zero)):
-        raise InputError(f"{name} is {value}: give a share {'from 0' if may_be_zero else 'above 0 and up'} to 1.")
 
 
 def primary_dose(beam: Beam) -> Scalar:
     """Primary electrons per pixel: current_na * dwell_us * 6241.509. Gradient: exact."""
     return beam.current_na * beam.dwell_us * ELECTRONS_PER_NA_US
-
-
-class GaussianShot(eqx.Module):
-    """Counting noise as a normal deviate of variance level / (dose * detective_efficiency).
-
-    - `detective_efficiency`: detective quantum efficiency, the share of the collected electrons that counts;
-      where `yield_map` is relative (1 for the reference material), times that material's yield.
-
-    Gradient: exact for a fixed key (reparameterised) where the level is positive; dark pixels have no
-    counting noise.
-    """
-
-    detective_efficiency: Scalar = _number(default=1.0)
-
-    def __check_init__(self):
-        _check_share("detective_efficiency", self.detective_efficiency, may_be_zero=False)
-
-    def __call__(self, level: Array, dose: Array, key: Array) -> Array:
-        """`level` with counting noise for `dose` primary electrons per pixel."""
-        lit = level > 0
-        variance = jnp.where(lit, level, 1.0) / (dose * self.detective_efficiency)
-        deviate = jax.random.normal(key, level.shape, level.dtype)
-        return level + jnp.where(lit, jnp.sqrt(variance) * deviate, 0.0)
-
-
-class PoissonShot(eqx.Module):
-    """Counting noise as whole electrons: Poisson(n * level) / n with n = dose * detective_efficiency.
-
-    For fewer than about 20 electrons per pixel, where a normal deviate has the wrong shape. A negative level
-    counts as 0. Gradient: zero in all that comes before it (level, dose, efficiency): counts are whole.
-    """
-
-    detective_efficiency: Scalar = _number(default=1.0)
-
-    def __check_init__(self):
-        _check_share("detective_efficiency", self.detective_efficiency, may_be_zero=False)
-
-    def __call__(self, level: Array, dose: Array, key: Array) -> Array:
-        """`level` as counted electrons over the expected number for level 1."""
-        electrons = jax.lax.stop_gradient(dose * self.detective_efficiency)
-        mean = electrons * jax.lax.stop_gradient(jnp.maximum(level, 0.0))
-        return jax.random.poisson(key, mean).astype(level.dtype) / electrons
-
-
-class AdditiveNoise(eqx.Module):
-    """White amplifier noise of one strength.
-
-    - `std`: standard deviation in every channel, units of the signal.
-    - `common`: share of its variance that all segments have in common (their correlation), 0 to 1; 0.065 was
-      measured.
-
-    Gradient: exact for a fixed key.
-    """
-
-    std: Scalar = _number()
-    common: Scalar = _number(default=0.0)
-
-    def __check_init__(self):
-        _check_share("common", self.common, may_be_zero=True)
-        std = concrete(self.std)
-        if std is not None and not (np.isfinite(std) and std >= 0):
-            raise InputError(f"std is {std}: give a finite noise of zero or more, in units of the signal.")
-
-    def deviation(self, level: Array, pedestal: Array) -> PerSegment:
-        """Standard deviation per segment, units of the signal."""
-        return jnp.broadcast_to(self.std, pedestal.shape)
-
-
-class SignalToNoise(eqx.Module):
-    """White amplifier noise given as the S/N read off an image: mean grey level over its standard deviation.
-
-    In units of the signal that is |mean(level) - pedestal| / ratio, so a large pedestal means little noise
-    for the same ratio.
-
-    - `ratio`: S/N of each stored channel; 11 to 13 was measured on 0.5 nA, 20 us images.
-    - `common`: as in `AdditiveNoise`.
-
-    Gradient: exact for a fixed key, the frame's mean included.
-    """
-
-    ratio: Scalar = _number()
-    common: Scalar = _number(default=0.0)
-
-    def __check_init__(self):
-        _check_share("common", self.common, may_be_zero=True)
-        ratio = concrete(self.ratio)
-        if ratio is not None and not ratio > 0:
-            raise InputError(f"ratio is {ratio}: give a positive signal-to-noise ratio.")
-
-    def deviation(self, level: Array, pedestal: Array) -> PerSegment:
-        """Standard deviation per segment, units of the signal."""
-        return jnp.abs(jnp.mean(level, axis=(1, 2)) - pedestal) / self.ratio
 
 
 class Camera(eqx.Module):
@@ -189,6 +93,8 @@ class Recorded(eqx.Module):
     - `images`: `(segment, y, x)`, grey levels (whole numbers where the camera has bits) as floating-point
       numbers, so that differences of channels do not wrap around.
     - `clipped_low`, `clipped_high`: `(segment,)` share of pixels below grey level 0 or above the highest.
+
+    Gradient: as `record_with_clipping`.
     """
 
     images: SignalStack
@@ -233,12 +139,14 @@ def record_with_clipping(
     yield_map: Any = None,
 ) -> Recorded:
     """As `record`, with the share of clipped pixels per segment. Gradient: as `record`; zero in shares."""
-    signal = as_real(signal)
+    signal = as_real(signal, "signal")
     if camera is None:
         camera = Camera() if key is None else Camera.measured(1.0, bits=None)
     _check_signal(signal, scope, yield_map)
     if camera.is_random and key is None:
         raise InputError("the camera draws random numbers (jitter, shot, additive) but key is missing: give one.")
+    if key is not None:
+        _check_key(key)
     if camera.blur is not None and pixel_size_nm is None:
         raise InputError("camera.blur is in nanometres but pixel_size_nm is missing: give the nanometres per pixel.")
     pixel = None if pixel_size_nm is None else concrete(pixel_size_nm)
@@ -298,11 +206,36 @@ def _check_signal(signal: Array, scope: Microscope, yield_map: Any) -> None:
     count = scope.detector.segments.count
     if signal.ndim != 3 or signal.shape[0] != count or signal.size == 0:
         raise InputError(f"signal has shape {signal.shape}: give (segment, y, x) with the scope's {count} segments.")
-    if yield_map is not None and jnp.shape(yield_map) not in ((), signal.shape[1:]):
+    if not _is_finite(signal):
+        raise InputError("signal holds values that are not finite: look for what made them (render gives finite ones).")
+    if yield_map is not None:
+        check_yield(as_real(yield_map, "yield_map"), signal.shape[1:])
+
+
+def check_yield(yield_map: Array, shape: tuple[int, ...]) -> None:
+    """Raise `InputError` unless `yield_map` is one number, or a map of `shape`, of at least 0 and finite."""
+    if yield_map.shape not in ((), shape):
         raise InputError(
-            f"yield_map has shape {jnp.shape(yield_map)}: give one number or a map of the image's shape "
-            f"{signal.shape[1:]}."
+            f"yield_map has shape {yield_map.shape}: give one number or a map of the image's shape {shape}."
         )
+    values = concrete(yield_map)
+    if values is not None and not (np.isfinite(values) & (values >= 0)).all():
+        wrong = values[~(np.isfinite(values) & (values >= 0))].flat[0]
+        raise InputError(f"yield_map holds {wrong:g}: a yield is a finite number of at least 0.")
+
+
+def _is_finite(values: Array) -> bool:
+    """Whether all are, or nobody can know; found where the array lives, so that only the answer travels."""
+    finite = concrete(jnp.isfinite(values).all())
+    return finite is None or bool(finite)
+
+
+def _check_key(key: Any) -> None:
+    dtype, shape = getattr(key, "dtype", None), jnp.shape(key) if hasattr(key, "shape") else None
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key) and shape == ()
+    raw = dtype is not None and not typed and dtype == np.uint32 and shape is not None and len(shape) == 1
+    if not (typed or raw):
+        raise InputError(f"key is {shown(key)}: give one key of JAX's, jax.random.key(0) or any other seed.")
 
 
 def exposure(
@@ -314,19 +247,26 @@ def exposure(
 ) -> Scalar:
     """The `counts_per_signal` that puts the mean of all channels at `target`, a share of the grey range.
 
-    What an operator does with the contrast knob; the pedestals stay as they are. Gradient: exact.
+    What an operator does with the contrast knob; the pedestals stay as they are. `bits` is 8 or 16, `target` above
+    0 and up to 1. Gradient: exact.
     """
-    signal = as_real(signal)
+    if bits not in (8, 16):
+        raise InputError(f"bits is {shown(bits)}: give 8 or 16, as in Camera.")
+    target = as_real(target, "target")
+    wanted = concrete(target)
+    if wanted is not None and not (wanted.ndim == 0 and 0 < wanted <= 1):
+        raise InputError(f"target is {wanted}: give the mean as a share of the grey range, above 0 and up to 1.")
+    signal = as_real(signal, "signal")
     _check_signal(signal, scope, yield_map)
     gain, pedestal = (v.astype(signal.dtype) for v in (scope.detector.segments.gain, scope.detector.segments.pedestal))
     level = signal * jnp.broadcast_to(
         as_real(1.0 if yield_map is None else yield_map).astype(signal.dtype), signal.shape
     )
     mean = jnp.mean(_per_channel(gain) * (level - _per_channel(pedestal)))
-    shown = concrete(mean)
-    if shown is not None and not shown > 0:
+    average = concrete(mean)
+    if average is not None and not average > 0:
         raise InputError(
-            f"gain * (signal - pedestal) averages {shown:g}: nothing is brighter than its pedestal; "
-            "lower detector.segments.pedestal."
+            f"gain * (signal - pedestal) averages {average:g}: nothing is brighter than its pedestal; "
+            "lower detector.segments.pedestal, or give a positive detector.segments.gain."
         )
-    return target * (2**bits - 1) / mean
+    return target.astype(mean.dtype) * (2**bits - 1) / mean

@@ -7,7 +7,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
-from eclipsjax._types import InputError, Map, as_real
+from eclipsjax._types import InputError, Map, as_real, real_named
 from eclipsjax.specimen.surface import Surface
 
 
@@ -24,8 +24,8 @@ class Facets(Surface):
     Gradient: exact in all fields.
     """
 
-    slope_x: Map = eqx.field(converter=as_real)
-    slope_y: Map = eqx.field(converter=as_real)
+    slope_x: Map = eqx.field(converter=real_named("slope_x"))
+    slope_y: Map = eqx.field(converter=real_named("slope_y"))
 
     def __check_init__(self):
         if not self.slope_x.shape == self.slope_y.shape == self.height_nm.shape:

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import InputError, Scalar, SignalStack, as_real, concrete
 from eclipsjax.imaging.bsesm import render
-from eclipsjax.imaging.camera import Camera, primary_dose
+from eclipsjax.imaging.camera import Camera, check_yield, primary_dose
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.specimen.horizon import NoRelief, check_choices
 from eclipsjax.specimen.surface import Surface
 
 SlopeMatrix = Float[Array, "y x 2 2"]
@@ -112,6 +113,7 @@ def slope_response(
     Returns `(signal, response)`: `(segment, y, x)` and `(2, segment, y, x)`, per unit of slope_x and slope_y.
     Gradient: exact almost everywhere, as that of `render`.
     """
+    check_choices(surface, azimuths, NoRelief() if horizon is None else horizon)
     facets = Facets.of(surface) if not isinstance(surface, Facets) else surface
 
     def signal(lean_x: Array, lean_y: Array) -> SignalStack:
@@ -174,10 +176,9 @@ def _information(response, precision) -> SlopeMatrix:
 
 
 def as_yield(yield_map: Any, signal: SignalStack) -> Float[Array, "1 y x"]:
-    """`yield_map`, a scalar or a map, as an array that multiplies `signal`."""
-    brightness = as_real(yield_map).astype(signal.dtype)
-    if brightness.shape not in ((), signal.shape[1:]):
-        raise InputError(f"yield_map has shape {brightness.shape}: give one number or a map of {signal.shape[1:]}.")
+    """`yield_map`, a scalar or a map, as an array that multiplies `signal`. Gradient: exact."""
+    brightness = as_real(yield_map, "yield_map").astype(signal.dtype)
+    check_yield(brightness, signal.shape[1:])
     return jnp.broadcast_to(brightness, signal.shape[1:])[None]
 
 
@@ -187,6 +188,9 @@ def slope_bound(information: SlopeMatrix) -> Float[Array, "2 y x"]:
     From `slope_information(...)`, or from a sum of several. Returns `(2, y, x)`, dimensionless (times 180 / pi and
     cos(tilt)^2: degrees), infinite where the images do not tell. Gradient: exact where finite.
     """
+    information = as_real(information, "information")
+    if information.ndim != 4 or information.shape[2:] != (2, 2):
+        raise InputError(f"information has shape {information.shape}: give (y, x, 2, 2) from slope_information.")
     xx, xy, yy = information[..., 0, 0], information[..., 0, 1], information[..., 1, 1]
     return jnp.stack([_deviation(xx, xy, yy), _deviation(yy, xy, xx)])
 
@@ -217,7 +221,12 @@ def slope_error(
     Returns `(2, y, x)`: slope_x and slope_y per unit of the number, infinite or NaN where the images do not tell.
     Gradient: exact almost everywhere.
     """
+    derivative = as_real(derivative, "derivative")
     signal, response = slope_response(surface, table, azimuths, emission, horizon)
+    if derivative.shape != signal.shape:
+        raise InputError(
+            f"derivative has shape {derivative.shape}: give one of derivative_maps, {signal.shape} (segment, y, x)."
+        )
     precision = level_precision(noise, signal, known_yield)
     pull = jnp.einsum("ikyx,yxkl,lyx->yxi", response, precision, derivative.astype(signal.dtype))
     error = jnp.linalg.solve(_information(response, precision), pull[..., None])[..., 0]

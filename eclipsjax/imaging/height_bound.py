@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Map, concrete
+from eclipsjax._types import InputError, Map, as_real, concrete
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.imaging.fisher import LevelNoise, as_yield, level_precision
 from eclipsjax.instrument.acceptance import AcceptanceTable
@@ -80,7 +80,10 @@ def height_covariance(information: Float[Array, "y x y x"]) -> Float[Array, "y x
     known against each other than distant ones, and the matrix is badly conditioned.
     Gradient: exact.
     """
+    information = as_real(information, "information")
     shape = information.shape
+    if len(shape) != 4 or shape[:2] != shape[2:]:
+        raise InputError(f"information has shape {shape}: give (y, x, y, x) from height_information.")
     count = shape[0] * shape[1]
     matrix = information.reshape(count, count)
     size = jnp.trace(matrix) / count

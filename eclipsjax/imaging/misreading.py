@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from eclipsjax._polar import polar_primitives_of_angle
@@ -53,14 +54,16 @@ def misread_slopes(
 
     - `true_scope`, `assumed_scope`: microscopes with an even number of segments around one ring, at least four,
       numbered around it (so that k and k + half of them face each other).
-    - `tilt_deg`: angle of the plane, deg. `tilt_azimuth_deg`: where its normal leans, deg counter-clockwise as seen.
+    - `tilt_deg`: angle of the plane, deg, below 90.
+    - `tilt_azimuth_deg`: where its normal leans, deg counter-clockwise as seen.
     - `emission`: the law of the true plane, Lambertian unless given. `azimuths`: as in `render`.
 
     Gradient: exact in all numbers of both scopes, the tilt and the law.
     """
     half = _check_pairs(true_scope, assumed_scope)
-    slope = jnp.tan(jnp.radians(as_real(tilt_deg)))
-    lean_x, lean_y = image_direction(jnp.radians(as_real(tilt_azimuth_deg)))
+    tilt, azimuth = _check_plane(tilt_deg, tilt_azimuth_deg)
+    slope = jnp.tan(jnp.radians(tilt))
+    lean_x, lean_y = image_direction(jnp.radians(azimuth))
     plane = Facets.isolated((-slope * lean_x)[None, None], (-slope * lean_y)[None, None])
     signal = render(plane, acceptance(true_scope), azimuths, emission=emission, horizon=NoRelief())
     images = record(signal, true_scope)[:, 0, 0]
@@ -88,6 +91,16 @@ def misread_tilt(
     """
     slopes = misread_slopes(true_scope, assumed_scope, tilt_deg, tilt_azimuth_deg, emission, azimuths)
     return jnp.degrees(jnp.arctan(jnp.linalg.norm(slopes)))
+
+
+def _check_plane(tilt_deg: Any, tilt_azimuth_deg: Any) -> tuple[Scalar, Scalar]:
+    tilt, azimuth = as_real(tilt_deg, "tilt_deg"), as_real(tilt_azimuth_deg, "tilt_azimuth_deg")
+    angle, direction = concrete(tilt), concrete(azimuth)
+    if angle is not None and not (angle.ndim == 0 and abs(angle) < 90):
+        raise InputError(f"tilt_deg is {angle}: give one angle of the plane, below 90 degrees.")
+    if direction is not None and not (direction.ndim == 0 and np.isfinite(direction)):
+        raise InputError(f"tilt_azimuth_deg is {direction}: give one finite angle in degrees.")
+    return tilt, azimuth
 
 
 def _check_pairs(true_scope: Microscope, assumed_scope: Microscope) -> int:

@@ -24,6 +24,8 @@ class Forward(eqx.Module):
     """Forward mode: one pass per number. For maps.
 
     - `chunk`: numbers worked on at once (static); memory grows with it.
+
+    Gradient: what it computes is one, as exact as the function's own.
     """
 
     chunk: int = eqx.field(static=True, default=8)
@@ -32,7 +34,7 @@ class Forward(eqx.Module):
         _check_chunk(self.chunk)
 
     def jacobian(self, f: Callable[[Array], Array], at: Array) -> Array:
-        """d f / d at, `(number, *output)`."""
+        """d f / d at, `(number, *output)`. Gradient: as exact as that of `f`."""
         return _in_chunks(lambda tangent: jax.jvp(f, (at,), (tangent,))[1], at.size, at.dtype, self.chunk)
 
 
@@ -40,6 +42,8 @@ class Reverse(eqx.Module):
     """Reverse mode: one pass per element of the output, whatever the number of numbers. For losses and small outputs.
 
     - `chunk`: elements of the output worked on at once (static); memory grows with it.
+
+    Gradient: what it computes is one, as exact as the function's own.
     """
 
     chunk: int = eqx.field(static=True, default=8)
@@ -48,7 +52,7 @@ class Reverse(eqx.Module):
         _check_chunk(self.chunk)
 
     def jacobian(self, f: Callable[[Array], Array], at: Array) -> Array:
-        """d f / d at, `(number, *output)`."""
+        """d f / d at, `(number, *output)`. Gradient: as exact as that of `f`."""
         output, pull = jax.vjp(f, at)
         rows = _in_chunks(lambda one: pull(one.reshape(output.shape))[0], output.size, output.dtype, self.chunk)
         return rows.T.reshape(at.shape + output.shape)
@@ -75,6 +79,7 @@ def instrument_numbers(scope: Any) -> tuple[str, ...]:
     """Dotted names of all numbers in a record (`Microscope` or any other), in order.
 
     A scalar is `"detector.distance_mm"`, an entry of an array `"detector.segments.gain[2]"`.
+    Gradient: none (names).
     """
     return tuple(_index(scope))
 

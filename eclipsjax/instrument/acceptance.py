@@ -7,6 +7,7 @@ energy and every beam position: the table that the renderer reads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Number, Scalar, as_real, concrete
+from eclipsjax._types import InputError, Number, Scalar, as_real, concrete, shown
 from eclipsjax.instrument.bands import Bands, cut_bands
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.instrument.outline import segment_outlines
@@ -24,7 +25,10 @@ from eclipsjax.instrument.spectrum import Spectrum
 
 
 class NoField(eqx.Module):
-    """Electrons fly straight, whatever the electrodes' potentials: for tracing with grounded electrodes."""
+    """Electrons fly straight, whatever the electrodes' potentials: for tracing with grounded electrodes.
+
+    Gradient: none in the potentials.
+    """
 
 
 class AcceptanceTable(eqx.Module):
@@ -32,10 +36,13 @@ class AcceptanceTable(eqx.Module):
 
     - `theta`, `phi`: `(position, energy, segment, vertex)` polar angle and azimuth (counter-clockwise in the image),
       rad.
-    - `share`: `(position, energy, segment)` weight of each energy in the segment's current, summing to 1.
+    - `share`: `(position, energy, segment)` weight of each energy in the segment's current, summing to 1; to less where
+      a retarding field turns some energies back, to 0 for a blind segment.
     - `field_mm`: `(2,)` width and height of the field of view that the positions span, mm; the positions are its centre
       alone or a 3 x 3 grid (rows from the top, columns from the left).
     - `distance_mm`: from the specimen to the detector, which no relief may reach.
+
+    Gradient: exact in every number.
     """
 
     theta: Float[Array, "position energy segment vertex"]
@@ -60,7 +67,7 @@ class AcceptanceTable(eqx.Module):
 
 def acceptance(
     scope: Microscope,
-    field_mm: tuple[Number, Number] | Number | None = None,
+    field_mm: Sequence[Number] | Array | np.ndarray | Number | None = None,
     spectrum: Spectrum | None = None,
     field: Any = None,
 ) -> AcceptanceTable:
@@ -72,7 +79,7 @@ def acceptance(
     - `field_mm`: width and height (or one number for both) of the images' field of view, mm. A pixel off the optical
       axis sees the detector from another place, which turns a flat specimen into a dome; given a field, the table
       holds nine beam positions and `render` interpolates. Needed above some 10 um, where the effect passes 0.1 deg of
-      slope.
+      slope. The beam must clear the detector's hole at the field's corners too.
     - `spectrum`: energies of the emitted electrons; all elastic by default.
     - `field`: the electrostatic field as `solve_field(scope)` returns it; solved here when an electrode is biased and
       none is given. Where all is grounded electrons fly straight and no field is solved. While the potentials are
@@ -83,11 +90,21 @@ def acceptance(
     Returns an `AcceptanceTable`. Gradient: exact in every number of `scope` and `spectrum` (gain and pedestal have
     none: they belong to `record`).
     """
+    if not isinstance(scope, Microscope):
+        raise InputError(f"scope is {shown(scope)}: give a Microscope.")
     spectrum = Spectrum.elastic() if spectrum is None else spectrum
+    if not isinstance(spectrum, Spectrum):
+        raise InputError(f"spectrum is {shown(spectrum)}: give a Spectrum, such as Spectrum.backscattered().")
     size = _field_size(field_mm, scope.detector.distance_mm.dtype)
+    if field_mm is not None:
+        _check_hole(scope, size)
     if field is None:
         field = _field_of(scope)
-    return _acceptance(scope, spectrum, field, size, field_mm is not None)
+    elif isinstance(field, type) or not (isinstance(field, NoField) or hasattr(field, "sample")):
+        raise InputError(f"field is {shown(field)}: give what solve_field(scope) returns, or NoField().")
+    table = _acceptance(scope, spectrum, field, size, field_mm is not None)
+    _check_seeing(scope, table)
+    return table
 
 
 @partial(jax.jit, static_argnames="is_wide")
@@ -140,9 +157,41 @@ def _angles(direction) -> tuple[Array, Array]:
 def _field_size(field_mm, dtype) -> Float[Array, "2"]:
     if field_mm is None:
         return jnp.zeros(2, dtype)
-    sides = field_mm if isinstance(field_mm, tuple) else (field_mm, field_mm)
-    size = jnp.stack([as_real(side).astype(dtype) for side in sides])
+    sides = as_real(field_mm, "field_mm") if isinstance(field_mm, (list, np.ndarray)) else field_mm
+    if isinstance(sides, tuple):
+        sides = jnp.stack([as_real(side, "field_mm").astype(dtype) for side in sides])
+    sides = as_real(sides, "field_mm").astype(dtype)
+    if sides.shape not in ((), (2,)):
+        raise InputError(f"field_mm has shape {sides.shape}: give the width and height of the image, or one for both.")
+    size = jnp.broadcast_to(sides, (2,))
     value = concrete(size)
     if value is not None and not (np.isfinite(value).all() and (value > 0).all()):
         raise InputError(f"field_mm is {field_mm}: give the width and height of the image in millimetres.")
     return size
+
+
+def _check_hole(scope: Microscope, field_mm) -> None:
+    """The beam must pass the detector's hole wherever in the image it stands."""
+    plate, beam = scope.detector, scope.beam
+    leaves = (plate.offset_x_mm, plate.offset_y_mm, beam.position_x_mm, beam.position_y_mm)
+    hole, field, *numbers = (concrete(v) for v in (plate.segments.inner_radius_mm, field_mm, *leaves))
+    if hole is None or field is None or any(n is None for n in numbers):
+        return
+    off_x, off_y, x, y = (float(n) for n in numbers)
+    corner = float(np.hypot(abs(x - off_x) + 0.5 * field[0], abs(y - off_y) + 0.5 * field[1]))
+    if not corner < hole.min():
+        raise InputError(
+            f"field_mm is {field[0]:g} x {field[1]:g}, so the image's corners lie {corner:.3g} mm from the detector's "
+            f"centre, but its hole has a radius of {hole.min():g} mm and the beam would hit the detector: simulate a "
+            "smaller field (or check the pixel size, in nanometres)."
+        )
+
+
+def _check_seeing(scope: Microscope, table: AcceptanceTable) -> None:
+    share = concrete(table.share)
+    if share is not None and not share.any():
+        raise InputError(
+            f"no energy of the spectrum arrives above segments.threshold_kev ({scope.detector.segments.names[0]}: "
+            f"{scope.detector.segments.threshold_kev[0]:g} keV), so every segment is blind: lower the threshold or the "
+            "retarding bias, or raise beam.energy_kev."
+        )

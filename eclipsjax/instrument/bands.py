@@ -119,7 +119,9 @@ def _rim_band(theta, weight) -> tuple[Array, Array]:
     total = jnp.sum(weight, axis=(1, 2, 3))
     present = total > 1e-9
     total = jnp.where(present, total, 1.0)
-    everywhere = jnp.sum(weight * theta) / jnp.sum(weight)
+    # A ring of blind segments has no weight at all: any place will do for its bands, which stay empty.
+    whole = jnp.sum(weight)
+    everywhere = jnp.sum(weight * theta) / jnp.where(whole > 0, whole, 1.0)
     mean = jnp.where(present, jnp.sum(weight * theta, axis=(1, 2, 3)) / total, everywhere)
     spread = jnp.sum(weight * (theta - mean[:, None, None, None]) ** 2, axis=(1, 2, 3)) / total
     half = jnp.sqrt(3.0 * spread + _RIM**2)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from eclipsjax._types import InputError, concrete
+from eclipsjax._types import InputError, shown, whole_number
 from eclipsjax.instrument.field import CartesianField
 from eclipsjax.instrument.laplace import (
     Electrode,
@@ -27,16 +29,31 @@ from eclipsjax.instrument.spline import OPEN, spline_coefficients
 
 # The grounded lid lies this many bore radii above the pole piece's face; what leaks in falls by exp(-2.4) in each.
 BORE_DEPTH = 3.0
+# Fewer nodes describe no chamber (splines alone need three); a stronger stretch leaves float32 no steps at the axis.
+FEWEST_NODES, MOST_STRETCH = 8, 8.0
 
 
 class Cartesian(eqx.Module):
     """Solve in (x, y, z): `lateral` nodes along x and y each (finer near the axis), `below` and `above` rows of nodes
-    below and above the highest point of the plate's face."""
+    below and above the highest point of the plate's face; at least 8 of each. Gradient: none (static)."""
 
     lateral: int = eqx.field(static=True, default=81)
     below: int = eqx.field(static=True, default=40)
     above: int = eqx.field(static=True, default=24)
     stretch: float = eqx.field(static=True, default=3.0)
+
+    def __check_init__(self):
+        check_grid(self, ("lateral", "below", "above"))
+
+
+def check_grid(grid: Any, counts: tuple[str, ...]) -> None:
+    """Raise `InputError` unless the named fields of a grid are counts of enough nodes and its stretch is usable."""
+    for name in counts:
+        whole_number(name, getattr(grid, name), FEWEST_NODES)
+    if not (isinstance(grid.stretch, (int, float)) and 0 < grid.stretch <= MOST_STRETCH):
+        raise InputError(
+            f"stretch is {shown(grid.stretch)}: give a number above 0 and up to {MOST_STRETCH:g} (2 to 4 is usual)."
+        )
 
 
 @jax.jit
@@ -150,28 +167,6 @@ def _extend_into_metal(network: Network, solution: Solution, rows: int) -> Array
     enters = under[:-1] & ~under[1:]
     downward = sweep(upward[::-1], under[::-1], enters[::-1], fraction[::-1], met[::-1])
     return jnp.moveaxis(downward[::-1], 0, -1)
-
-
-def check_room(scope: Microscope) -> None:
-    """Raise `InputError` where a tilted stage or plate touches its neighbour (what is being traced is skipped)."""
-    _, outer = plate_radii(scope)
-    plate, stage = detector_plane(scope), stage_plane(scope)
-    numbers = [concrete(v) for v in (outer, plate.axes, stage.axes, plate.origin_mm, scope.column.working_distance_mm)]
-    if any(v is None for v in numbers):
-        return
-    reach, plate_axes, stage_axes, origin, roof = numbers
-    rise = reach * np.hypot(*plate_axes[:2, 2])
-    if origin[2] + rise > roof + 1e-6 and rise > 0:
-        raise InputError(
-            f"the tilted detector plate rises {rise:g} mm above its centre at {origin[2]:g} mm and touches the pole "
-            f"piece at column.working_distance_mm = {roof:g}: reduce detector.tilt_*_deg or raise the working distance."
-        )
-    stage_rise = reach * np.hypot(*stage_axes[2, :2]) / stage_axes[2, 2]
-    if stage_rise >= origin[2] - rise:
-        raise InputError(
-            f"the tilted stage rises {stage_rise:g} mm under the detector plate at {origin[2] - rise:g} mm and touches "
-            "it: reduce column.stage_tilt_*_deg or raise detector.distance_mm."
-        )
 
 
 def _local(plane: Plane, x: Array, y: Array, z: Array) -> list[Array]:

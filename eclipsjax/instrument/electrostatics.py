@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from eclipsjax._types import concrete
-from eclipsjax.instrument.chamber import BORE_DEPTH, Cartesian, check_room, solve_cartesian
+from eclipsjax._types import InputError, concrete, shown
+from eclipsjax.instrument.chamber import BORE_DEPTH, Cartesian, check_grid, solve_cartesian
+from eclipsjax.instrument.clearances import check_clearances
 from eclipsjax.instrument.field import AxisymmetricField, CartesianField
 from eclipsjax.instrument.laplace import Electrode, connect, deepest, polar_areas, solve_direct, two_sections
 from eclipsjax.instrument.microscope import Microscope
@@ -19,12 +20,16 @@ from eclipsjax.instrument.spline import EVEN, OPEN, spline_coefficients
 
 class Axisymmetric(eqx.Module):
     """Solve in (r, z), about the detector plate's centre: `radial` nodes, `below` and `above` rows of nodes below and
-    above the plate's face, which lies on a row. Spacing grows outward, r = R sinh(stretch s) / sinh(stretch)."""
+    above the plate's face, which lies on a row; at least 8 of each. Spacing grows outward,
+    r = R sinh(stretch s) / sinh(stretch). Gradient: none (static)."""
 
     radial: int = eqx.field(static=True, default=128)
     below: int = eqx.field(static=True, default=96)
     above: int = eqx.field(static=True, default=64)
     stretch: float = eqx.field(static=True, default=2.5)
+
+    def __check_init__(self):
+        check_grid(self, ("radial", "below", "above"))
 
 
 def choose_grid(scope: Microscope) -> Axisymmetric | Cartesian:
@@ -59,7 +64,9 @@ def solve_field(scope: Microscope, grid: Axisymmetric | Cartesian | None = None)
     grid = choose_grid(scope) if grid is None else grid
     if isinstance(grid, Axisymmetric):
         return _solve_axisymmetric(scope, grid)
-    check_room(scope)
+    if not isinstance(grid, Cartesian):
+        raise InputError(f"grid is {shown(grid)}: give Axisymmetric(...) or Cartesian(...).")
+    check_clearances(scope)
     return solve_cartesian(scope, grid)
 
 

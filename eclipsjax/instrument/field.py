@@ -19,7 +19,7 @@ class Field(eqx.Module):
 
     @abc.abstractmethod
     def sample(self, position_mm: Vector) -> tuple[Scalar, Vector]:
-        """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes)."""
+        """Potential (V) and its gradient (V/mm, E = -gradient) at one position (mm, image axes). Gradient: exact."""
 
     def potential_v(self, position_mm: Vector) -> Scalar:
         """Potential at one position (mm, image axes), V. Gradient: exact."""
@@ -36,7 +36,7 @@ class UniformField(Field):
     gradient_z_v_per_mm: Scalar = eqx.field(converter=as_real)
 
     def sample(self, position_mm: Vector) -> tuple[Scalar, Vector]:
-        """Potential (V) and its gradient (V/mm) at a position in image axes (mm)."""
+        """Potential (V) and its gradient (V/mm) at a position in image axes (mm). Gradient: exact."""
         slope = self.gradient_z_v_per_mm.astype(position_mm.dtype)
         return slope * position_mm[2], slope * jnp.array([0.0, 0.0, 1.0], position_mm.dtype)
 

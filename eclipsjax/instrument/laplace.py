@@ -19,6 +19,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from eclipsjax._conjugate_gradients import conjugate_gradients
 from eclipsjax.instrument.block_solve import factorise, substitute
 
 # The potential jumps by about this share of a cell's voltage where a surface passes a node.
@@ -148,32 +149,10 @@ def solve_iterative(network: Network, tolerance: float | None = None, max_iterat
     inverse_diagonal = 1.0 / lax.stop_gradient(network.diagonal)
 
     def solve(matvec, rhs):
-        return _conjugate_gradients(matvec, rhs, inverse_diagonal, tolerance, max_iterations)
+        return conjugate_gradients(matvec, rhs, lambda r: inverse_diagonal * r, tolerance, max_iterations)
 
     potential, iterations = lax.custom_linear_solve(network.apply, network.source, solve, symmetric=True, has_aux=True)
     return Solution(potential, _residual(network, potential), iterations)
-
-
-def _conjugate_gradients(matvec, rhs, inverse_diagonal, tolerance, max_iterations):
-    target = (tolerance * jnp.linalg.norm(rhs.ravel())) ** 2
-
-    def unfinished(state):
-        _, residual, _, _, count = state
-        return (jnp.vdot(residual, residual) > target) & (count < max_iterations)
-
-    def step(state):
-        x, residual, direction, strength, count = state
-        image = matvec(direction)
-        alpha = strength / jnp.vdot(direction, image)
-        x, residual = x + alpha * direction, residual - alpha * image
-        scaled = inverse_diagonal * residual
-        fresh = jnp.vdot(residual, scaled)
-        return x, residual, scaled + (fresh / strength) * direction, fresh, count + 1
-
-    scaled = inverse_diagonal * rhs
-    start = (jnp.zeros_like(rhs), rhs, scaled, jnp.vdot(rhs, scaled), jnp.zeros((), jnp.int32))
-    x, _, _, _, count = lax.while_loop(unfinished, step, start)
-    return x, count
 
 
 def two_sections(low: Array, middle: Array, high: Array, below: int, above: int) -> Array:

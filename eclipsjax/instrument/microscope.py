@@ -6,11 +6,13 @@ Lateral positions are in image axes (x right, y down the rows), azimuths counter
 
 from __future__ import annotations
 
+import dataclasses
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from eclipsjax._types import InputError, Number, PerSegment, Scalar, as_real, concrete
+from eclipsjax._types import InputError, Number, PerSegment, Scalar, as_real, concrete, whole_number
 from eclipsjax.instrument.plausible import check_microscope
 
 
@@ -25,6 +27,8 @@ class Beam(eqx.Module):
     - `current_na`, `dwell_us`: beam current (nA) and time per pixel (us); together the dose.
     - `probe_fwhm_nm`: full width at half maximum of the probe, nm.
     - `position_x_mm`, `position_y_mm`: where the centre of the image lies relative to the optical axis, mm, image axes.
+
+    Gradient: exact in every number.
     """
 
     energy_kev: Scalar = _number()
@@ -42,9 +46,16 @@ class Segments(eqx.Module):
     counter-clockwise from `start_deg` to `stop_deg`, at most 360 apart) that lies at least half of `gap_mm` away from
     either boundary ray: gaps between neighbours have parallel sides. `gain` and `pedestal` make the stored image from
     the signal: image = gain * (signal - pedestal), the pedestal in units of the signal (fraction of emitted electrons).
-    `threshold_kev` is the energy below which the diode is blind, `bias_v` the potential of its surface.
+    `bias_v` is the potential of the segment's surface.
+    `threshold_kev` is the energy below which the diode is blind. Above it a diode responds in proportion to the energy
+    left, and the signal counts every emitted electron by that response: electrons below the threshold count neither
+    as emitted nor as collected, so a threshold changes which electrons the signal is about (with a `Spectrum` of more
+    than one energy), not its size. The brightness that it costs belongs to `gain`, the counts to the camera's
+    `detective_efficiency`. A segment that nothing can pass has the signal 0.
     `rings` (static) numbers the segments by common radii; found from the radii when left out. It only steers how finely
     the renderer resolves partly hidden segments.
+
+    Gradient: exact in every number, in the thresholds except where an energy of the spectrum meets one.
     """
 
     inner_radius_mm: PerSegment = _number()
@@ -88,6 +99,8 @@ class Detector(eqx.Module):
       (+x).
     - `offset_x_mm`, `offset_y_mm`: the plate's centre relative to the optical axis, mm, image axes.
     - `thickness_mm`: of the plate, mm (matters only to the field).
+
+    Gradient: exact in every number.
     """
 
     segments: Segments
@@ -108,6 +121,8 @@ class Column(eqx.Module):
     - `specimen_bias_v`: potential of the specimen, V; negative speeds emitted electrons toward the detector.
     - `stage_tilt_x_deg`, `stage_tilt_y_deg`: tilt of the specimen's macroscopic plane as an electrode, deg, with the
       signs of the detector's. Where nothing is biased they have no effect: the height map already holds the tilt.
+
+    Gradient: exact in every number, through the field.
     """
 
     working_distance_mm: Scalar = _number()
@@ -147,18 +162,25 @@ class Microscope(eqx.Module):
         before +x, so that the first segment faces right). Radii, gap and distances in mm, energy in keV, bias in V.
         Further keywords go to `Beam`. Gradient: exact.
         """
-        if segments < 1:
-            raise InputError(f"segments is {segments}: a detector has at least one.")
+        segments = _check_annular(segments, beam)
+        inner, outer, gap = (
+            _one_number(name, value)
+            for name, value in (
+                ("inner_radius_mm", inner_radius_mm),
+                ("outer_radius_mm", outer_radius_mm),
+                ("gap_mm", gap_mm),
+            )
+        )
         span = 360.0 / segments
-        first = as_real(-span / 2 if start_deg is None else start_deg)
+        first = _one_number("start_deg", -span / 2 if start_deg is None else start_deg)
         per_segment = jnp.ones(segments)
         starts = first + span * jnp.arange(segments, dtype=per_segment.dtype)
         active = Segments(
-            inner_radius_mm=as_real(inner_radius_mm) * per_segment,
-            outer_radius_mm=as_real(outer_radius_mm) * per_segment,
+            inner_radius_mm=inner * per_segment,
+            outer_radius_mm=outer * per_segment,
             start_deg=starts,
             stop_deg=starts + span,
-            gap_mm=as_real(gap_mm) * per_segment,
+            gap_mm=gap * per_segment,
             gain=per_segment,
             pedestal=0.0 * per_segment,
             threshold_kev=0.0 * per_segment,
@@ -166,16 +188,20 @@ class Microscope(eqx.Module):
             rings=(0,) * segments,
             names=tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[k] if segments <= 26 else f"S{k}" for k in range(segments)),
         )
-        plate = Detector(active, distance_mm=distance_mm)
+        plate = Detector(active, distance_mm=_one_number("distance_mm", distance_mm))
         if working_distance_mm is None:
             working_distance_mm = plate.distance_mm + plate.thickness_mm + 0.5
-        column = Column(working_distance_mm=working_distance_mm, specimen_bias_v=specimen_bias_v)
-        return cls(Beam(energy_kev=energy_kev, **beam), plate, column)
+        column = Column(
+            working_distance_mm=_one_number("working_distance_mm", working_distance_mm),
+            specimen_bias_v=_one_number("specimen_bias_v", specimen_bias_v),
+        )
+        beam = {name: _one_number(name, value) for name, value in ({"energy_kev": energy_kev} | beam).items()}
+        return cls(Beam(**beam), plate, column)
 
     def save(self, path, force: bool = False) -> None:
         """Write the microscope to the YAML file `path`, every number with its unit; `load_microscope` reads it back.
 
-        An existing file is replaced only with `force`.
+        An existing file is replaced only with `force`. Gradient: none (a file holds plain numbers).
         """
         from eclipsjax.instrument.scope_file import save_microscope
 
@@ -186,3 +212,21 @@ class Microscope(eqx.Module):
         """Whether an electrode is off ground and electrons fly in a field; True while tracing, when nobody can know."""
         volts = [concrete(self.column.specimen_bias_v), concrete(self.detector.segments.bias_v)]
         return any(v is None or bool(np.any(v != 0.0)) for v in volts)
+
+
+def _check_annular(segments: int, beam: dict) -> int:
+    """The number of segments, if it is one and the further keywords are the beam's."""
+    known = [field.name for field in dataclasses.fields(Beam) if field.name != "energy_kev"]
+    for name in beam:
+        if name not in known:
+            raise InputError(f"annular has no keyword {name}: those of the beam are {', '.join(known)}.")
+    if isinstance(segments, int) and segments < 1:
+        raise InputError(f"segments is {segments}: a detector has at least one.")
+    return whole_number("segments", segments, 1)
+
+
+def _one_number(name: str, value: Number) -> Scalar:
+    number = as_real(value, name)
+    if number.ndim != 0:
+        raise InputError(f"{name} has shape {number.shape}: give one number (jax.vmap serves many microscopes).")
+    return number

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import image_direction
 from eclipsjax.instrument.microscope import Detector
-from eclipsjax.instrument.plane import tilted_axes
+from eclipsjax.instrument.tilt import tilted_axes
 
 # Points on each arc and on each of the two straight sides. Chords between points are straight in (theta, phi), so arcs
 # about the optical axis and radial sides are exact at any count; these numbers keep decentred ones within 1e-4 (half a

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import Scalar, as_real
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.instrument.tilt import tilted_axes
 
 Vector = Float[Array, "3"]
 
@@ -36,19 +37,6 @@ class Plane(eqx.Module):
     def height_mm(self, position_mm: Vector) -> Scalar:
         """Height of a position above the plane, mm. Gradient: exact."""
         return jnp.vdot(self.normal, position_mm - self.origin_mm)
-
-
-def tilted_axes(tilt_x_deg: Array, tilt_y_deg: Array) -> Float[Array, "3 3"]:
-    """Rows (e_x, e_y, normal) of a plane tilted about the image's x axis (lifting +y) and then y axis (lifting +x).
-
-    e_x = (cos ty, 0, sin ty), e_y = (-sin tx sin ty, cos tx, sin tx cos ty). Gradient: exact.
-    """
-    tilt_x, tilt_y = jnp.deg2rad(tilt_x_deg), jnp.deg2rad(tilt_y_deg)
-    cos_x, sin_x, cos_y, sin_y = jnp.cos(tilt_x), jnp.sin(tilt_x), jnp.cos(tilt_y), jnp.sin(tilt_y)
-    along_x = jnp.stack([cos_y, jnp.zeros_like(cos_y), sin_y])
-    along_y = jnp.stack([-sin_x * sin_y, cos_x, sin_x * cos_y])
-    normal = jnp.stack([-cos_x * sin_y, -sin_x, cos_x * cos_y])
-    return jnp.stack([along_x, along_y, normal])
 
 
 def level_plane(height_mm: Any) -> Plane:

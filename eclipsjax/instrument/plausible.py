@@ -2,44 +2,101 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
+import jax.numpy as jnp
 import numpy as np
 
 from eclipsjax._types import InputError, concrete
+from eclipsjax.instrument.clearances import check_clearances
 
 if TYPE_CHECKING:
     from eclipsjax.instrument.microscope import Microscope, Segments
 
 
+# Positive numbers, and between which values an electron microscope has them: beyond, a unit was mistaken.
+_POSITIVE = {
+    "beam.energy_kev": (0.01, 400.0),
+    "beam.current_na": (1e-7, 1e5),
+    "beam.dwell_us": (1e-4, 1e9),
+    "detector.distance_mm": (1e-3, 1e3),
+    "detector.thickness_mm": (1e-4, 1e3),
+    "column.working_distance_mm": (1e-3, 1e3),
+    "column.bore_radius_mm": (1e-4, 1e3),
+    "column.pole_radius_mm": (1e-3, 1e4),
+    "column.chamber_radius_mm": (1e-3, 1e4),
+}
+_FINITE = (
+    "beam.position_x_mm",
+    "beam.position_y_mm",
+    "detector.offset_x_mm",
+    "detector.offset_y_mm",
+    "column.specimen_bias_v",
+)
+_TILTS = ("detector.tilt_x_deg", "detector.tilt_y_deg", "column.stage_tilt_x_deg", "column.stage_tilt_y_deg")
+_WIDEST_PROBE_NM, _HIGHEST_V = 1e6, 1e5
+
+
 def check_microscope(scope: Microscope) -> None:
     """Raise `InputError` where the numbers cannot belong to a microscope (what is being traced is skipped)."""
-    beam, plate, column = scope.beam, scope.detector, scope.column
-    positive = {
-        "beam.energy_kev": beam.energy_kev,
-        "beam.current_na": beam.current_na,
-        "beam.dwell_us": beam.dwell_us,
-        "detector.distance_mm": plate.distance_mm,
-        "detector.thickness_mm": plate.thickness_mm,
-        "column.working_distance_mm": column.working_distance_mm,
-        "column.bore_radius_mm": column.bore_radius_mm,
-        "column.pole_radius_mm": column.pole_radius_mm,
-        "column.chamber_radius_mm": column.chamber_radius_mm,
-    }
-    for name, leaf in positive.items():
-        value = concrete(leaf)
-        if value is not None and not (np.isfinite(value).all() and (value > 0).all()):
+    _check_scalars(scope)
+    _check_segments(scope.detector.segments)
+    check_clearances(scope)
+    _check_energies(scope)
+
+
+def _check_scalars(scope: Microscope) -> None:
+    probe = "beam.probe_fwhm_nm"
+    for name in (*_POSITIVE, *_FINITE, *_TILTS, probe):
+        shape = jnp.shape(attrgetter(name)(scope))
+        if shape != ():
+            raise InputError(f"{name} has shape {shape}: give one number (jax.vmap serves many microscopes).")
+    for name, (least, most) in _POSITIVE.items():
+        value = concrete(attrgetter(name)(scope))
+        if value is None:
+            continue
+        if not (np.isfinite(value) and value > 0):
             raise InputError(f"{name} is {value}: give a positive number.")
-    probe = concrete(beam.probe_fwhm_nm)
-    if probe is not None and not (np.isfinite(probe) and probe >= 0):
-        raise InputError(f"beam.probe_fwhm_nm is {probe}: give the probe's width in nanometres, 0 for none.")
-    _check_segments(plate.segments)
-    _check_clearances(scope)
-    energy, bias = concrete(beam.energy_kev), concrete(column.specimen_bias_v)
-    if energy is not None and bias is not None and bias >= 1e3 * energy:
+        if not least <= value <= most:
+            raise InputError(f"{name} is {value:g}, which no electron microscope has: check its unit.")
+    for name in _FINITE:
+        value = concrete(attrgetter(name)(scope))
+        if value is not None and not np.isfinite(value):
+            raise InputError(f"{name} is {value}: give a finite number.")
+    width = concrete(attrgetter(probe)(scope))
+    if width is not None and not 0 <= width <= _WIDEST_PROBE_NM:
+        raise InputError(f"{probe} is {width}: give the probe's width in nanometres, 0 for none.")
+
+
+def _check_energies(scope: Microscope) -> None:
+    """Electrons must get out of the specimen, and some of them through to some diode."""
+    segments = scope.detector.segments
+    leaves = (scope.beam.energy_kev, scope.column.specimen_bias_v, segments.bias_v, segments.threshold_kev)
+    energy, bias, segment_bias, threshold = (concrete(leaf) for leaf in leaves)
+    for name, volts in (("column.specimen_bias_v", bias), ("segments.bias_v", segment_bias)):
+        if volts is not None and (abs(volts) > _HIGHEST_V).any():
+            worst = volts.flat[abs(volts).argmax()]
+            raise InputError(f"{name} is {worst:g}, which no electron microscope has: check its unit (volts).")
+    if energy is None or bias is None:
+        return
+    if bias >= 1e3 * energy:
         raise InputError(
             f"column.specimen_bias_v is {bias:g} V but the beam lands with beam.energy_kev = {energy:g} keV: no "
             "electron gets out; use a bias below the energy (negative speeds electrons toward the detector)."
+        )
+    if segment_bias is None or threshold is None:
+        return
+    arriving = energy + 1e-3 * (segment_bias - bias)
+    if (arriving <= 0).all():
+        raise InputError(
+            f"segments.bias_v is {segment_bias.max():g} V at most, which turns electrons of beam.energy_kev = "
+            f"{energy:g} keV away from every segment: bring it nearer to 0."
+        )
+    if (arriving <= threshold).all():
+        raise InputError(
+            f"segments.threshold_kev is {threshold.min():g} at least but electrons arrive with {arriving.max():g} keV "
+            "at most: every segment is blind; lower the threshold or raise beam.energy_kev."
         )
 
 
@@ -51,24 +108,39 @@ def _check_segments(segments: Segments) -> None:
         "stop_deg",
         "gap_mm",
         "gain",
+        "pedestal",
         "threshold_kev",
         "bias_v",
     )
     count = segments.count
     if count < 1:
         raise InputError("detector.segments is empty: a detector has at least one segment.")
-    for name in (*fields, "pedestal"):
+    _check_names(segments)
+    for name in fields:
         leaf = getattr(segments, name)
         if leaf.shape != (count,):
             raise InputError(f"segments.{name} has shape {leaf.shape} for {count} segments: give one number each.")
     values = {name: concrete(getattr(segments, name)) for name in fields}
-    if any(v is None for v in values.values()):
-        return
     for name, v in values.items():
-        if not np.isfinite(v).all():
+        if v is not None and not np.isfinite(v).all():
             raise InputError(f"segments.{name} is {v}: give finite numbers.")
-    inner, outer, start, stop, gap = (values[name] for name in fields[:5])
-    for k, name in enumerate(segments.names):
+    _check_response(segments.names, values["gain"], values["threshold_kev"])
+    if all(values[name] is not None for name in fields[:5]):
+        _check_outlines(segments.names, *(values[name] for name in fields[:5]))
+
+
+def _check_response(names, gain, threshold_kev) -> None:
+    for k, name in enumerate(names):
+        if gain is not None and gain[k] <= 0:
+            raise InputError(
+                f"segment {name} has gain = {gain[k]:g}: give a positive number, or leave the segment out."
+            )
+        if threshold_kev is not None and threshold_kev[k] < 0:
+            raise InputError(f"segment {name} has threshold_kev = {threshold_kev[k]:g}: it cannot be negative.")
+
+
+def _check_outlines(names, inner, outer, start, stop, gap) -> None:
+    for k, name in enumerate(names):
         span = stop[k] - start[k]
         if not 0 < inner[k] < outer[k]:
             raise InputError(
@@ -86,11 +158,17 @@ def _check_segments(segments: Segments) -> None:
                 f"segment {name} has gap_mm = {gap[k]:g}: it must be at least 0 and below {widest:g} mm, where it "
                 "would swallow the segment's inner edge."
             )
-        if values["threshold_kev"][k] < 0:
-            raise InputError(
-                f"segment {name} has threshold_kev = {values['threshold_kev'][k]:g}: it cannot be negative."
-            )
-    _check_overlap(segments.names, inner, outer, start, stop)
+    _check_overlap(names, inner, outer, start, stop)
+
+
+def _check_names(segments: Segments) -> None:
+    for k, name in enumerate(segments.names):
+        if not isinstance(name, str) or name in segments.names[:k]:
+            raise InputError(f"segments.names is {segments.names}: give every segment a name (text) of its own.")
+    if len(segments.rings) != segments.count:
+        raise InputError(
+            f"segments.rings is {segments.rings} for {segments.count} segments: give one number each, or leave it out."
+        )
 
 
 def _check_overlap(names, inner, outer, start, stop) -> None:
@@ -107,34 +185,3 @@ def _check_overlap(names, inner, outer, start, stop) -> None:
                     f"segments {names[i]} ({start[i]:g} to {stop[i]:g} deg) and {names[j]} ({start[j]:g} to "
                     f"{stop[j]:g} deg) overlap by {overlap:g} deg at the same radii: change the azimuths or the radii."
                 )
-
-
-def _check_clearances(scope: Microscope) -> None:
-    plate, column = scope.detector, scope.column
-    leaves = (
-        plate.distance_mm,
-        plate.thickness_mm,
-        column.working_distance_mm,
-        plate.segments.inner_radius_mm,
-    )
-    lateral = (plate.offset_x_mm, plate.offset_y_mm, scope.beam.position_x_mm, scope.beam.position_y_mm)
-    tilts = (plate.tilt_x_deg, plate.tilt_y_deg, column.stage_tilt_x_deg, column.stage_tilt_y_deg)
-    numbers = [concrete(v) for v in (*leaves, *lateral, *tilts)]
-    if any(v is None for v in numbers):
-        return
-    distance, thickness, working, inner, off_x, off_y, beam_x, beam_y, *angles = numbers
-    if distance + thickness > working + 1e-6:
-        raise InputError(
-            f"detector.distance_mm {distance:g} + detector.thickness_mm {thickness:g} pass column.working_distance_mm "
-            f"{working:g}: the plate sits below the pole piece, so make it thinner, lower it or raise the pole piece."
-        )
-    miss = float(np.hypot(off_x - beam_x, off_y - beam_y))
-    if not miss < inner.min():
-        raise InputError(
-            f"beam and detector centre are {miss:g} mm apart but the hole has a radius of {inner.min():g} mm: the beam "
-            "would hit the detector; check beam.position_*_mm and detector.offset_*_mm (millimetres)."
-        )
-    if not all(np.isfinite(a) and abs(a) < 80 for a in angles):
-        raise InputError(
-            f"a tilt among {[float(a) for a in angles]} deg is beyond 80: give degrees from the horizontal."
-        )

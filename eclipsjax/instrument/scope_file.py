@@ -67,7 +67,10 @@ _UNITS = {
 
 
 def load_microscope(path: str | os.PathLike) -> Microscope:
-    """The microscope that the YAML file `path` describes. Raises `InputError` with file, line and remedy."""
+    """The microscope that the YAML file `path` describes. Raises `InputError` with file, line and remedy.
+
+    Gradient: none (a file holds plain numbers); with respect to what was read, as everywhere.
+    """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
@@ -79,7 +82,10 @@ def load_microscope(path: str | os.PathLike) -> Microscope:
 
 
 def save_microscope(scope: Microscope, path: str | os.PathLike, force: bool = False) -> None:
-    """Write `scope` to `path` as commented YAML; an existing file is replaced only with `force`."""
+    """Write `scope` to `path` as commented YAML; an existing file is replaced only with `force`.
+
+    Gradient: none (a file holds plain numbers).
+    """
     path, text = Path(path), microscope_to_yaml(scope)
     if path.exists() and not force:
         raise InputError(f"{path} already exists: choose another name or allow overwriting with force.")
@@ -171,6 +177,11 @@ def _segments(detector: _Group) -> Segments:
                 f"{detector.file}, line {line}: name {label!r} is taken in line {names[label]}: rename one."
             )
         names[label] = line
+        if "gain" in group.nodes and not (gain := group.number("gain")) > 0:
+            raise InputError(
+                f"{group.file}, line {group.lines['gain']}: {group.at('gain')} is {gain:g}: give a positive number; "
+                "1 leaves the signal as it is."
+            )
         rows.append({key: group.number(key) if key in group.nodes else _SEGMENT_DEFAULTS[key] for key in keys})
     return Segments(**{key: as_real(np.array([row[key] for row in rows])) for key in keys}, names=tuple(names))
 
@@ -184,6 +195,10 @@ def _parse(text: str, name: str) -> yaml.Node:
         raise InputError(f"{name}{line}: this is not YAML ({error.problem or error.context}).") from None
     except yaml.YAMLError as error:
         raise InputError(f"{name}: this is not YAML ({' '.join(str(error).split())}).") from None
+    except RecursionError:
+        raise InputError(
+            f"{name}: its brackets are nested too deeply: a microscope's file has sections and plain numbers."
+        ) from None
     if not isinstance(node, yaml.MappingNode):
         raise InputError(
             f"{name}: a microscope's file starts with the line '{HEADER_KEY}: {HEADER_VALUE}', then sections."

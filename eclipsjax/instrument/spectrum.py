@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Number, as_real, concrete
+from eclipsjax._types import InputError, Number, as_real, concrete, real_named, whole_number
 
 
 class Spectrum(eqx.Module):
@@ -16,10 +16,12 @@ class Spectrum(eqx.Module):
 
     - `fraction`: `(energy,)` emission energies over the landing energy, each in (0, 1].
     - `weight`: `(energy,)` share of the electrons at each, summing to 1.
+
+    Gradient: exact in both.
     """
 
-    fraction: Float[Array, "energy"] = eqx.field(converter=as_real)
-    weight: Float[Array, "energy"] = eqx.field(converter=as_real)
+    fraction: Float[Array, "energy"] = eqx.field(converter=real_named("fraction"))
+    weight: Float[Array, "energy"] = eqx.field(converter=real_named("weight"))
 
     def __check_init__(self):
         fraction, weight = concrete(self.fraction), concrete(self.weight)
@@ -36,7 +38,7 @@ class Spectrum(eqx.Module):
 
     @classmethod
     def elastic(cls) -> Spectrum:
-        """All electrons leave with the landing energy."""
+        """All electrons leave with the landing energy. Gradient: none (no number to differentiate)."""
         return cls(jnp.ones(1), jnp.ones(1))
 
     @classmethod
@@ -46,6 +48,12 @@ class Spectrum(eqx.Module):
         `mean` and `spread` are the bell's centre and standard deviation before cutting; about 0.6 for light and 0.8 for
         heavy elements (physics of backscattering: broad for low Z, peaked near 0.8-0.95 for high Z). Gradient: exact.
         """
+        nodes = whole_number("nodes", nodes, 1)
+        centre, width = concrete(as_real(mean, "mean")), concrete(as_real(spread, "spread"))
+        if centre is not None and not np.isfinite(centre):
+            raise InputError(f"mean is {centre}: give the bell's centre as a fraction of the landing energy.")
+        if width is not None and not (np.isfinite(width) and width > 0):
+            raise InputError(f"spread is {width}: give the bell's standard deviation, a positive number.")
         nodes_unit, weights_unit = np.polynomial.legendre.leggauss(nodes)
         fraction = as_real(0.525 + 0.475 * nodes_unit)
         mean, spread = as_real(mean), as_real(spread)
@@ -57,9 +65,12 @@ class Spectrum(eqx.Module):
         threshold.
 
         `energy_kev`: landing energy; `gained_kev`: what the field adds on the way to the diode; `threshold_kev` of the
-        diode. Sums to 1, or is 0 everywhere when no electron passes the threshold.
-        Gradient: exact except where an energy meets the threshold.
+        diode. Sums to the share of the electrons that the field lets reach the diode (1 unless it retards), because
+        those that it turns back were emitted all the same; or is 0 everywhere when no electron passes the threshold.
+        Gradient: exact except where an energy meets the threshold or just fails to arrive.
         """
-        current = self.weight * jax.nn.relu(self.fraction * energy_kev + gained_kev - threshold_kev)
+        arriving = self.fraction * energy_kev + gained_kev
+        current = self.weight * jax.nn.relu(arriving - threshold_kev)
         total = jnp.sum(current)
-        return jnp.where(total > 0, current / jnp.where(total > 0, total, 1.0), 0.0)
+        landed = jnp.sum(jnp.where(arriving > 0, self.weight, 0.0))
+        return jnp.where(total > 0, landed * current / jnp.where(total > 0, total, 1.0), 0.0)

@@ -27,6 +27,8 @@ class Flight(eqx.Module):
     - `status`: 0 landed on the detector plane, 1 returned to the specimen, 2 lost (left the chamber, ran out of steps).
     - `energy_error`: (kinetic - potential energy) at the end minus that at the start, over the initial kinetic energy.
     - `steps`: steps the integrator took.
+
+    Gradient: as `trace`; zero in the status and the steps.
     """
 
     position_mm: Vector
@@ -171,7 +173,10 @@ def uniform_landing_radius(distance_mm: Array, theta: Array, ratio: Array) -> Ar
 
 
 def uniform_returns(theta: Array, ratio: Array) -> Array:
-    """Whether a uniform field turns the electron back: u < -cos^2(theta). Arguments as `uniform_landing_radius`."""
+    """Whether a uniform field turns the electron back: u < -cos^2(theta). Arguments as `uniform_landing_radius`.
+
+    Gradient: zero (a truth value).
+    """
     return ratio < -(jnp.cos(theta) ** 2)
 
 

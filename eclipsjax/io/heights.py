@@ -2,13 +2,13 @@
 
 - `.npz`: arrays `height_nm` and, for the pixel size, `pixel_size_nm` (and `pixel_size_y_nm`).
 - `.npy`: a 2D array.
-- `.tif`, `.tiff`: one page; pixel size inside if `write_height` wrote it.
+- `.tif`, `.tiff`: one page; pixel size inside if `write_height` wrote it, or in the file's resolution tags (ImageJ's
+  unit, or dots per cm or inch where that makes less than 21 um: coarser is a printer's resolution).
 - `.txt`, `.csv`: a matrix; blanks, tabs, commas or semicolons between; lines that start with `#` are skipped.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import zipfile
@@ -17,10 +17,14 @@ from pathlib import Path
 import numpy as np
 
 from eclipsjax._types import InputError, concrete
+from eclipsjax.io.text_matrix import read_text_matrix
+from eclipsjax.io.tiff import read_tiff, write_tiff
 from eclipsjax.specimen.surface import Surface
 
 SQUARE_TOLERANCE = 1e-3
-_FORMAT = "height 1"
+# What single precision may lose of a height, in pixels, before an offset is subtracted: far below any signal's noise.
+_FINEST = 1e-5
+_LARGEST_NM = 1e12
 _READABLE = ".npz, .npy, .tif, .tiff, .txt, .csv"
 _WRITABLE = ".npz, .tif, .tiff"
 
@@ -36,8 +40,39 @@ def read_height(
     Nothing is resampled, cropped or filled: pixels that are not square within 0.1 % and heights that are not
     finite end in an `InputError`.
     """
-    path = Path(path)
-    readers = {".npz": _read_npz, ".npy": _read_npy, ".tif": _read_tiff, ".tiff": _read_tiff}
+    height, pixel = _read_samples(Path(path), pixel_size_nm, height_scale_nm)
+    return _surface(path, height, pixel)
+
+
+def read_level_height(
+    path: str | os.PathLike, pixel_size_nm: float | None = None, height_scale_nm: float | None = None
+) -> tuple[Surface, float]:
+    """As `read_height`, and what was subtracted from all heights, nm.
+
+    That is 0 unless the heights lie so far from 0 that single precision would lose `_FINEST` of a pixel; then it is
+    the middle of their range, subtracted in double precision. Only differences of heights matter to any signal.
+    """
+    height, pixel = _read_samples(Path(path), pixel_size_nm, height_scale_nm)
+    if height.size == 0 or not np.isfinite(height).all():
+        return _surface(path, height, pixel), 0.0
+    low, high = float(height.min()), float(height.max())
+    lost, least = (float(np.spacing(np.float32(v))) for v in (max(abs(low), abs(high)), 0.5 * (high - low)))
+    if lost <= _FINEST * pixel or lost < 4 * least:
+        return _surface(path, height, pixel), 0.0
+    middle = 0.5 * (low + high)
+    return _surface(path, height.astype(np.float64) - middle, pixel), middle
+
+
+def _surface(path: str | os.PathLike, height: np.ndarray, pixel: float) -> Surface:
+    try:
+        return Surface(height, pixel)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _read_samples(path: Path, pixel_size_nm: float | None, height_scale_nm: float | None) -> tuple[np.ndarray, float]:
+    """Heights in nm in the file's own precision, and the pixel size in nm."""
+    readers = {".npz": _read_npz, ".npy": _read_npy, ".tif": read_tiff, ".tiff": read_tiff}
     readers |= {".txt": _read_text, ".csv": _read_text}
     reader = readers.get(path.suffix.lower())
     if reader is None:
@@ -54,26 +89,32 @@ def read_height(
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{path} cannot be read ({reason}): heights are read from {_READABLE}.") from None
     height = _in_nanometres(path, height, height_scale_nm)
-    pixel = _one_pixel_size(path, sizes, pixel_size_nm)
-    try:
-        return Surface(height, pixel)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    return height, _one_pixel_size(path, sizes, pixel_size_nm)
 
 
 def _in_nanometres(path: Path, height: np.ndarray, scale: float | None) -> np.ndarray:
     if height.dtype.kind not in "fiu":
         raise InputError(f"{path} holds values of type {height.dtype}: heights are real numbers.")
+    if height.ndim != 2:
+        raise InputError(f"{path}: height_nm has shape {height.shape}: give a 2D array (y, x), one number per pixel.")
     if scale is None:
         if height.dtype.kind != "f":
             raise InputError(
                 f"{path} holds whole numbers ({height.dtype}): give height_scale_nm, the nanometres that one "
                 "of them stands for."
             )
-        return height
+        return _plausible(path, height)
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"height_scale_nm is {scale}: give a positive number of nanometres per stored unit.")
-    return height * np.float64(scale)
+    with np.errstate(over="ignore"):
+        return _plausible(path, height * np.float64(scale))
+
+
+def _plausible(path: Path, height: np.ndarray) -> np.ndarray:
+    far = np.abs(height[np.isfinite(height)]).max(initial=0.0)
+    if far > _LARGEST_NM:
+        raise InputError(f"{path} holds heights of {far:g} nm: no specimen is so large, so check height_scale_nm.")
+    return height
 
 
 def _one_pixel_size(path: Path, sizes: tuple[float, float] | None, given: float | None) -> float:
@@ -81,6 +122,8 @@ def _one_pixel_size(path: Path, sizes: tuple[float, float] | None, given: float 
     if sizes is None:
         if given is None:
             raise InputError(f"{path} does not say how large a pixel is: give pixel_size_nm.")
+        if not 0 < given < _LARGEST_NM:
+            raise InputError(f"pixel_size_nm is {given}: give one positive number of nanometres per pixel.")
         return given
     size_x, size_y = sizes
     if not abs(size_y - size_x) <= SQUARE_TOLERANCE * abs(size_x):
@@ -115,31 +158,8 @@ def _read_npy(path: Path):
     return array, None
 
 
-def _read_tiff(path: Path):
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        if len(file.pages) != 1:
-            raise InputError(f"{path} holds {len(file.pages)} pages: a height map is a single one.")
-        page = file.pages[0]
-        try:
-            notes = json.loads(page.description)
-        except ValueError:
-            notes = None
-        height = page.asarray()
-    if isinstance(notes, dict) and notes.get("eclipsjax") == _FORMAT:
-        size = float(notes["pixel_size_nm"])
-        return height, (size, size)
-    return height, None
-
-
 def _read_text(path: Path):
-    text = path.read_text(encoding="utf-8-sig")
-    rows = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    if not rows:
-        raise InputError(f"{path} holds no numbers: give one line of heights per image row.")
-    delimiter = next((mark for mark in (";", "\t", ",") if mark in rows[0].strip()), None)
-    return np.loadtxt(rows, delimiter=delimiter, ndmin=2), None
+    return read_text_matrix(path), None
 
 
 def write_height(surface: Surface, path: str | os.PathLike, force: bool = False) -> None:
@@ -161,26 +181,9 @@ def write_height(surface: Surface, path: str | os.PathLike, force: bool = False)
         if kind == ".npz":
             np.savez_compressed(path, height_nm=height, pixel_size_nm=pixel, pixel_size_y_nm=pixel)
         else:
-            _write_tiff(path, height, float(pixel))
+            write_tiff(path, height, float(pixel))
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
-
-
-def _write_tiff(path: Path, height: np.ndarray, pixel: float) -> None:
-    import tifffile
-
-    notes = {"eclipsjax": _FORMAT, "height_unit": "nm", "pixel_size_nm": pixel}
-    per_cm = (1e7 / pixel, 1e7 / pixel)
-    tifffile.imwrite(
-        path,
-        height.astype(np.float32),
-        photometric="minisblack",
-        description=json.dumps(notes),
-        resolution=per_cm,
-        resolutionunit="CENTIMETER",
-        software="eclipsjax",
-        metadata=None,
-    )
 
 
 def prepare_folder(path: str | os.PathLike, force: bool = False) -> Path:

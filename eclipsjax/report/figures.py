@@ -2,82 +2,31 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Wedge
-from matplotlib.patheffects import withStroke
-from PIL import Image
+from matplotlib.ticker import MaxNLocator
 
 from eclipsjax.instrument.microscope import Segments
+from eclipsjax.report.canvas import INK, legend_beside, new_figure as new_figure, to_png as to_png
+from eclipsjax.report.labels import segment_azimuths_deg as segment_azimuths_deg, segment_line, shown_names
+from eclipsjax.report.maps import (
+    columns_of_panels,
+    draw_height,
+    draw_map as draw_map,
+    draw_segments,
+    grey_limits,
+    profile_line,
+)
 from eclipsjax.specimen.surface import Surface
 
-# Okabe and Ito's colours: told apart by colour-blind readers too.
-_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d1f", "#555555")
-_INK = "#1c2430"
-
-
-def segment_colour(k: int) -> str:
-    """The colour that stands for segment `k` in every picture."""
-    return _COLOURS[k % len(_COLOURS)]
-
-
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of `width` x `height` inches with its own canvas and a layout that keeps labels apart."""
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def to_png(figure: Figure, compact: bool = False) -> bytes:
-    """The figure as a PNG file's bytes; `compact` uses a palette of 118 colours: a third of the size where noisy."""
-    buffer = io.BytesIO()
-    if not compact:
-        figure.savefig(buffer, format="png", pil_kwargs={"compress_level": 6})
-        return buffer.getvalue()
-    figure.savefig(buffer, format="rgba")
-    image = Image.frombytes("RGBA", figure.canvas.get_width_height(), buffer.getvalue()).convert("RGB")
-    palette = Image.new("P", (1, 1))
-    palette.putpalette(_palette())
-    packed = io.BytesIO()
-    image.quantize(palette=palette, dither=Image.Dither.NONE).save(packed, format="png", optimize=True)
-    return packed.getvalue()
-
-
-def _palette() -> list[int]:
-    """Greys for the images, the height map's colours, each segment's colour as it is and paler (for edges of lines)."""
-    greys = np.linspace(0, 1, 38)[:, None] * np.ones(3)
-    heights = colormaps["viridis"](np.linspace(0, 1, 64))[:, :3]
-    lines = np.array([to_rgb(colour) for colour in _COLOURS])
-    rows = np.concatenate([greys, heights, lines, 0.5 + 0.5 * lines])
-    return np.round(255 * rows).astype(int).ravel().tolist()
-
-
-def length_text(length_nm: float) -> str:
-    """A length with the unit that suits it: `500 nm`, `2 µm`, `1.5 mm`."""
-    for unit, size in (("mm", 1e6), ("µm", 1e3)):
-        if length_nm >= size:
-            return f"{length_nm / size:.3g} {unit}"
-    return f"{length_nm:.3g} nm"
-
-
-def scale_bar_nm(width_nm: float) -> float:
-    """The longest of 1, 2, 5 times a power of ten that fits into 0.3 of the width, nm."""
-    most = 0.3 * width_nm
-    power = 10.0 ** math.floor(math.log10(most))
-    return max(step * power for step in (1, 2, 5) if step * power <= most * (1 + 1e-9))
-
-
-def segment_azimuths_deg(segments: Segments) -> np.ndarray:
-    """Centre azimuth of every segment, deg in [0, 360), counter-clockwise as seen in the image."""
-    return np.mod(0.5 * (np.asarray(segments.start_deg) + np.asarray(segments.stop_deg)) + 1e-4, 360.0) - 1e-4
+# Legends with more entries than this hide curves, so they stand beside the axes.
+_INSIDE = 4
+# With more the numbers are for the page's table.
+_TOLD = 16
 
 
 def steepest_azimuth_deg(surface: Surface) -> float:
@@ -89,17 +38,6 @@ def steepest_azimuth_deg(surface: Surface) -> float:
     slope_y = -slope_y
     xx, yy, xy = np.mean(slope_x**2), np.mean(slope_y**2), np.mean(slope_x * slope_y)
     return math.degrees(0.5 * math.atan2(2 * xy, xx - yy))
-
-
-def profile_line(shape: tuple[int, int], azimuth_deg: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """`(column, row, distance)` in pixels of samples along an azimuth through the image's centre, border to border."""
-    rows, columns = shape
-    along_x, along_y = math.cos(math.radians(azimuth_deg)), -math.sin(math.radians(azimuth_deg))
-    half = min(0.5 * (n - 1) / abs(a) if abs(a) > 1e-9 else math.inf for n, a in ((columns, along_x), (rows, along_y)))
-    s = np.linspace(-half, half, max(2, int(2 * half) + 1))
-    column = np.clip(0.5 * (columns - 1) + s * along_x, 0, columns - 1)
-    row = np.clip(0.5 * (rows - 1) + s * along_y, 0, rows - 1)
-    return column, row, s + half
 
 
 def sample_map(values: Any, column: np.ndarray, row: np.ndarray) -> np.ndarray:
@@ -114,70 +52,6 @@ def sample_map(values: Any, column: np.ndarray, row: np.ndarray) -> np.ndarray:
     return (1 - fy) * top + fy * bottom
 
 
-def draw_map(axes: Axes, values: Any, pixel_size_nm: float, **kwargs: Any) -> Any:
-    """A map `(y, x)` without ticks, with a scale bar; returns the image."""
-    rows, columns = np.shape(values)
-    extent = (0, columns * pixel_size_nm, rows * pixel_size_nm, 0)
-    image = axes.imshow(np.asarray(values), extent=extent, origin="upper", **kwargs)
-    axes.set(xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_color(_INK)
-    width, height = extent[1], extent[2]
-    bar = scale_bar_nm(width)
-    right, level = 0.96 * width, height - 0.045 * max(width, height)
-    outline = [withStroke(linewidth=5, foreground="black")]
-    axes.plot([right - bar, right], [level, level], color="white", lw=3, solid_capstyle="butt", path_effects=outline)
-    label = axes.annotate(
-        length_text(bar), (right - 0.5 * bar, level), (0, 4), textcoords="offset points", ha="center", va="bottom"
-    )
-    label.set(
-        color="white", fontsize=10, fontweight="bold", path_effects=[withStroke(linewidth=2.5, foreground="black")]
-    )
-    return image
-
-
-def draw_height(axes: Axes, surface: Surface, azimuth_deg: float | None = None) -> None:
-    """Heights in nm above the lowest point with a colour bar; `azimuth_deg` marks where the profile runs."""
-    height, pixel = np.asarray(surface.height_nm, float), float(surface.pixel_size_nm)
-    image = draw_map(axes, height - height.min(), pixel, cmap="viridis")
-    bar = axes.figure.colorbar(image, ax=axes, fraction=0.046, pad=0.02)
-    bar.set_label("height above the lowest point (nm)")
-    rows, columns = height.shape
-    axes.set_title(
-        f"Height: {length_text(columns * pixel)} x {length_text(rows * pixel)}, {pixel:.4g} nm pixels", fontsize=10
-    )
-    if azimuth_deg is None:
-        return
-    column, row, _ = profile_line(height.shape, azimuth_deg)
-    ends = [((column[k] + 0.5) * pixel, (row[k] + 0.5) * pixel) for k in (0, -1)]
-    arrow = {"arrowstyle": "-|>", "color": "white", "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
-    arrow["path_effects"] = [withStroke(linewidth=3, foreground="black")]
-    axes.annotate("", ends[1], ends[0], arrowprops=arrow)
-
-
-def draw_segment(axes: Axes, image: Any, pixel_size_nm: float, segments: Segments, k: int, limits: Any) -> None:
-    """One segment's image in grey, with the detector's icon: the segment that made it, and its azimuth."""
-    draw_map(axes, image, pixel_size_nm, cmap="gray", vmin=limits[0], vmax=limits[1])
-    azimuth = segment_azimuths_deg(segments)[k]
-    axes.set_title(f"segment {segments.names[k]}, azimuth {azimuth:.4g}°", fontsize=10)
-    icon = axes.inset_axes((0.02, 0.78, 0.2, 0.2))
-    icon.set(xlim=(-1.15, 1.15), ylim=(-1.15, 1.15), aspect="equal", anchor="NW")
-    icon.set_axis_off()
-    icon.add_patch(Circle((0, 0), 1.12, facecolor="black", alpha=0.55))
-    biggest = float(np.max(np.asarray(segments.outer_radius_mm)))
-    for j in range(segments.count):
-        outer, inner = (float(r[j]) / biggest for r in (segments.outer_radius_mm, segments.inner_radius_mm))
-        start, stop = float(segments.start_deg[j]), float(segments.stop_deg[j])
-        fill = {"facecolor": segment_colour(k)} if j == k else {"facecolor": "none"}
-        icon.add_patch(Wedge((0, 0), outer, start, stop, width=outer - inner, edgecolor="white", lw=0.8, **fill))
-
-
-def grey_limits(images: Any) -> tuple[float, float]:
-    """Grey range that all images share: 0.2 % of the pixels lie below, 0.2 % above."""
-    low, high = np.percentile(np.asarray(images), (0.2, 99.8))
-    return (float(low), float(high)) if high > low else (float(low) - 0.5, float(low) + 0.5)
-
-
 def draw_profile(upper: Axes, lower: Axes, surface: Surface, signal: Any, names: Any, azimuth_deg: float) -> None:
     """Height (above) and the signal of every segment (below) along the line that `draw_height` marks."""
     column, row, distance = profile_line(surface.height_nm.shape, azimuth_deg)
@@ -185,48 +59,70 @@ def draw_profile(upper: Axes, lower: Axes, surface: Surface, signal: Any, names:
     unit, size = ("µm", 1e3) if distance[-1] * pixel >= 2e3 else ("nm", 1.0)
     along = distance * pixel / size
     height = sample_map(surface.height_nm, column, row)
-    upper.plot(along, height - height.min(), color=_INK, lw=1.3)
+    style = {"lw": 1.1, "marker": "o" if along[-1] == along[0] else ""}
+    upper.plot(along, height - height.min(), color=INK, **style)
     upper.set_ylabel("height (nm)")
     upper.set_title(f"Profile along the steepest direction, azimuth {azimuth_deg:.1f}°", fontsize=10)
     upper.tick_params(labelbottom=False)
-    for k, name in enumerate(names):
-        lower.plot(along, 100 * sample_map(signal[k], column, row), color=segment_colour(k), lw=1.1, label=name)
+    for k, name in enumerate(shown_names(names)):
+        lower.plot(along, 100 * sample_map(signal[k], column, row), **segment_line(k), **style, label=name)
     lower.set(xlabel=f"distance along the line ({unit})", ylabel="signal (% of emitted)")
-    lower.legend(
-        loc="upper right", ncols=min(len(names), 4), fontsize=8, title="before blur and noise", title_fontsize=8
-    )
-    low, high = lower.get_ylim()
-    lower.set_ylim(low, high + 0.45 * (high - low))
-    for axes in (upper, lower):
-        axes.set_xlim(along[0], along[-1])
+    legend_beside(lower.figure, lower.lines, "before blur\nand noise")
+    for axes, least in ((upper, 0.0), (lower, 0.02)):
+        _keep_rounding_small(axes, least)
+        if along[-1] > along[0]:
+            axes.set_xlim(along[0], along[-1])
+        axes.set_axisbelow(True)
         axes.grid(color="0.9")
 
 
-def draw_histogram(axes: Axes, images: Any, names: Any, unit: str) -> None:
-    """Distribution of the stored values of every segment."""
+def _keep_rounding_small(axes: Axes, least: float) -> None:
+    """Let the y axis span at least the share `least` of its values, so that a flat line looks flat."""
+    axes.ticklabel_format(axis="y", useOffset=False)
+    low, high = axes.get_ylim()
+    middle = 0.5 * (low + high)
+    if high - low < least * abs(middle):
+        axes.set_ylim(middle - 0.5 * least * abs(middle), middle + 0.5 * least * abs(middle))
+
+
+def draw_histogram(axes: Axes, images: Any, names: Any, unit: str, legend: bool = True) -> None:
+    """Distribution of the stored values of every segment; a long legend stands beside the axes, if at all."""
     images = np.asarray(images)
+    edges = _histogram_edges(images, unit)
+    few, told = len(names) <= _INSIDE, len(names) <= _TOLD
+    for k, name in enumerate(shown_names(names)):
+        counts, _ = np.histogram(images[k], edges)
+        label = f"{name}: {images[k].mean():.5g} ± {images[k].std():.4g}" if told else name
+        axes.stairs(100 * counts / images[k].size, edges, **segment_line(k), lw=1.2, label=label)
+    axes.set(xlabel=unit, ylabel="pixels (%)", xlim=(edges[0], edges[-1]))
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.ticklabel_format(axis="x", useOffset=False)
+    shown = told and (few or legend)
+    axes.set_title("Stored values, mean ± standard deviation" if shown else "Stored values", fontsize=10)
+    if few:
+        axes.set_ylim(0, axes.get_ylim()[1] * (1.08 + 0.08 * len(names)))
+        axes.legend(fontsize=8)
+    elif legend:
+        legend_beside(axes.figure, axes.patches)
+    axes.set_axisbelow(True)
+    axes.grid(color="0.9")
+
+
+def _histogram_edges(images: np.ndarray, unit: str) -> np.ndarray:
     low, high = grey_limits(images)
     margin = 0.15 * (high - low)
-    low, high = max(low - margin, float(images.min())), min(high + margin, float(images.max()))
-    if not high > low:
-        low, high = low - 0.5, high + 0.5
-    edges = np.linspace(low, high, 101)
-    if unit == "grey level":
-        width = max(1, math.ceil((high - low) / 100))
-        edges = np.arange(math.floor(low), math.ceil(high) + width + 1, width) - 0.5
-    for k, name in enumerate(names):
-        counts, _ = np.histogram(images[k], edges)
-        label = f"{name}: {images[k].mean():.5g} ± {images[k].std():.4g}"
-        axes.stairs(100 * counts / images[k].size, edges, color=segment_colour(k), lw=1.2, label=label)
-    axes.set(xlabel=unit, ylabel="pixels (%)", xlim=(edges[0], edges[-1]))
-    axes.set_title("Stored values, mean ± standard deviation over the image", fontsize=10)
-    axes.legend(fontsize=8)
-    axes.grid(color="0.9")
+    inside = max(low - margin, float(images.min())), min(high + margin, float(images.max()))
+    low, high = inside if inside[1] - inside[0] > 0.1 * (high - low) else (low, high)
+    if unit != "grey level":
+        return np.linspace(low, high, 101)
+    width = max(1, math.ceil((high - low) / 100))
+    return np.arange(math.floor(low), math.ceil(high) + width + 1, width) - 0.5
 
 
 def height_figure(surface: Surface, azimuth_deg: float | None = None) -> Figure:
     """The height map with its colour bar."""
-    figure = new_figure(7.2, 6.0)
+    rows, columns = surface.height_nm.shape
+    figure = new_figure(7.2, min(6.0, max(1.9, 5.6 * rows / columns + 0.4)))
     draw_height(figure.add_subplot(), surface, azimuth_deg)
     return figure
 
@@ -234,13 +130,12 @@ def height_figure(surface: Surface, azimuth_deg: float | None = None) -> Figure:
 def segments_figure(images: Any, pixel_size_nm: float, segments: Segments) -> Figure:
     """All segment images `(segment, y, x)` in one common grey range."""
     count, rows, columns = np.shape(images)
-    across = math.ceil(math.sqrt(count))
+    across = columns_of_panels(count, min(max(columns / rows, 0.4), 2.5), 1.25)
     down = math.ceil(count / across)
-    width = 4.6 * min(1.0, columns / rows)
-    figure = new_figure(across * width + 0.2, down * (width * rows / columns + 0.35))
-    limits = grey_limits(images)
-    for k in range(count):
-        draw_segment(figure.add_subplot(down, across, k + 1), images[k], pixel_size_nm, segments, k, limits)
+    width = min(4.6, 9.2 / across)
+    high = min(max(width * rows / columns, 0.25), 1.6 * width)
+    figure = new_figure(across * width + 0.2, down * (high + 0.35) + 0.3)
+    draw_segments(figure, images, pixel_size_nm, segments, across)
     return figure
 
 
@@ -254,7 +149,7 @@ def profile_figure(surface: Surface, signal: Any, names: Any, azimuth_deg: float
 
 def histogram_figure(images: Any, names: Any, unit: str) -> Figure:
     """Histogram of all segment images."""
-    figure = new_figure(7.2, 3.4)
+    figure = new_figure(7.2 if len(names) <= _INSIDE else 9.2, 3.4)
     draw_histogram(figure.add_subplot(), images, names, unit)
     return figure
 
@@ -267,13 +162,13 @@ def overview_figure(
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.45, 1.0))
     left, right = top.subfigures(1, 2, width_ratios=(1.0, 1.0))
     draw_height(left.add_subplot(), surface, azimuth_deg)
-    across = math.ceil(math.sqrt(segments.count))
-    down = math.ceil(segments.count / across)
-    limits, pixel = grey_limits(images), float(surface.pixel_size_nm)
-    for k in range(segments.count):
-        draw_segment(right.add_subplot(down, across, k + 1), images[k], pixel, segments, k, limits)
-    grid = bottom.add_gridspec(2, 2, width_ratios=(1.5, 1.0))
-    upper, lower = bottom.add_subplot(grid[0, 0]), bottom.add_subplot(grid[1, 0])
+    rows, columns = surface.height_nm.shape
+    draw_segments(
+        right, np.asarray(images), float(surface.pixel_size_nm), segments,
+        columns_of_panels(segments.count, min(max(columns / rows, 0.4), 2.5), 1.1),
+    )  # fmt: skip
+    left, right = bottom.subfigures(1, 2, width_ratios=(1.6, 1.0))
+    upper, lower = left.subplots(2, 1, sharex=True)
     draw_profile(upper, lower, surface, signal, segments.names, azimuth_deg)
-    draw_histogram(bottom.add_subplot(grid[:, 1]), images, segments.names, unit)
+    draw_histogram(right.add_subplot(), images, segments.names, unit, legend=False)
     return figure

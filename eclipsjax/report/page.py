@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -32,6 +33,13 @@ code, pre { font: 0.88rem ui-monospace, Menlo, Consolas, monospace; background: 
 code { padding: 1px 5px; }
 pre { padding: 10px 12px; overflow-x: auto; }
 footer { color: #6a7480; font-size: 0.85rem; }
+@media (max-width: 640px) {
+  main { padding: 12px 8px 40px; }
+  section { padding: 12px 10px; }
+  table { font-size: 0.68rem; }
+  th, td { padding: 4px 6px 4px 0; }
+  td:first-child { overflow-wrap: anywhere; min-width: 3.5em; }
+}
 """
 
 
@@ -64,24 +72,29 @@ def page(title: str, lead: str, sections: Sequence[Section], footer: str) -> str
     """The HTML text of a whole page. Everything given is text, not markup: it is escaped."""
     body = "\n".join(_section(section) for section in sections)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{html.escape(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_escaped(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{html.escape(title)}</h1>\n"
-        f'<p class="lead">{html.escape(lead)}</p>\n{body}\n<footer>{html.escape(footer)}</footer>\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{_escaped(title)}</h1>\n"
+        f'<p class="lead">{_escaped(lead)}</p>\n{body}\n<footer>{_escaped(footer)}</footer>\n'
         "</main>\n</body>\n</html>\n"
     )
 
 
+def _escaped(text: str) -> str:
+    """Text as markup; halves of surrogate pairs (from file names that are not UTF-8) as the mark for the unreadable."""
+    return html.escape(re.sub("[\ud800-\udfff]", "\ufffd", text))
+
+
 def _section(section: Section) -> str:
     parts = "\n".join(_part(part) for part in section.parts)
-    return f"<section>\n<h2>{html.escape(section.title)}</h2>\n{parts}\n</section>"
+    return f"<section>\n<h2>{_escaped(section.title)}</h2>\n{parts}\n</section>"
 
 
 def _part(part: str | Picture | Table) -> str:
     if isinstance(part, str):
-        return f"<p>{html.escape(part)}</p>"
+        return f"<p>{_escaped(part)}</p>"
     if isinstance(part, Picture):
-        data, caption = base64.b64encode(part.png).decode("ascii"), html.escape(part.caption, quote=True)
+        data, caption = base64.b64encode(part.png).decode("ascii"), _escaped(part.caption)
         image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
         return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
     rows = [_row("th", part.head, part.numbers), *(_row("td", row, part.numbers) for row in part.rows)]
@@ -90,7 +103,7 @@ def _part(part: str | Picture | Table) -> str:
 
 def _row(tag: str, cells: Sequence[str], numbers: Sequence[int]) -> str:
     marks = [' class="number"' if k in numbers else "" for k in range(len(cells))]
-    return "<tr>" + "".join(f"<{tag}{m}>{html.escape(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}{m}>{_escaped(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)) + "</tr>"
 
 
 def instrument_tables(scope: Microscope) -> list[Table]:

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from eclipsjax._types import InputError, Scalar, as_real, concrete
+from eclipsjax._types import InputError, Scalar, concrete, real_named
 
 # Chebyshev nodes behind the norm of the lobe: 7e-9 at 5 deg, 4e-13 from 8 deg on (against a fine quadrature).
 _LOBE_NODES = 64
 _NARROWEST_DEG, _WIDEST_DEG = 5.0, 90.0
+_SHARPEST_EXPONENT = 50.0
 
 
 class EmissionLaw(eqx.Module):
@@ -45,7 +46,7 @@ class Lambertian(EmissionLaw):
     """The cosine law: `n.d / pi`. Gradient: exact, a kink at grazing emission."""
 
     def coefficients(self, cos_tilt: Array) -> tuple[()]:
-        """Nothing depends on the tilt."""
+        """Nothing depends on the tilt. Gradient: none."""
         return ()
 
     def density(self, coefficients: Any, cos_emission: Array, cos_polar: Array, cos_tilt: Array) -> Array:
@@ -56,20 +57,24 @@ class Lambertian(EmissionLaw):
 class CosinePower(EmissionLaw):
     """`(k + 1) / (2 pi) (n.d)^k`: more forward than the cosine law for exponents k > 1.
 
-    - `exponent`: k, at least 0 (below 1 the density has an unbounded slope at grazing emission).
+    - `exponent`: k, 0 to 50 (below 1 the density has an unbounded slope at grazing emission). The renderer's Gauss
+      points resolve it to 7e-4 of the signal up to k = 20 and to 1e-3 at 50; narrower lobes slip between them.
 
     Gradient: exact in the exponent and in n.d > 0.
     """
 
-    exponent: Scalar = eqx.field(converter=as_real)
+    exponent: Scalar = eqx.field(converter=real_named("exponent"))
 
     def __check_init__(self):
         exponent = concrete(self.exponent)
-        if exponent is not None and not (np.isfinite(exponent) and exponent >= 0):
-            raise InputError(f"exponent is {exponent}: the power of the cosine is a finite number of at least 0.")
+        if exponent is not None and not 0 <= exponent <= _SHARPEST_EXPONENT:
+            raise InputError(
+                f"exponent is {exponent}: give the power of the cosine, 0 to {_SHARPEST_EXPONENT:g} (the renderer's "
+                "quadrature does not resolve sharper emission)."
+            )
 
     def coefficients(self, cos_tilt: Array) -> tuple[()]:
-        """Nothing depends on the tilt."""
+        """Nothing depends on the tilt. Gradient: none."""
         return ()
 
     def density(self, coefficients: Any, cos_emission: Array, cos_polar: Array, cos_tilt: Array) -> Array:
@@ -96,8 +101,8 @@ class ForwardLobe(EmissionLaw):
     Gradient: exact in strength, width, tilt and direction.
     """
 
-    strength: Scalar = eqx.field(converter=as_real)
-    width_deg: Scalar = eqx.field(converter=as_real, default=20.0)
+    strength: Scalar = eqx.field(converter=real_named("strength"))
+    width_deg: Scalar = eqx.field(converter=real_named("width_deg"), default=20.0)
 
     def __check_init__(self):
         strength, width = concrete(self.strength), concrete(self.width_deg)

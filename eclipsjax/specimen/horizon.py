@@ -20,16 +20,28 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._polar import polar_primitives
-from eclipsjax._types import InputError, Map, Scalar, as_real, image_direction
+from eclipsjax._types import InputError, Map, Scalar, concrete, image_direction, real_named, shown, whole_number
 from eclipsjax.specimen.ray_maximum import KEPT, RaySteps, largest_mean_slope, smooth_mean_slope
 from eclipsjax.specimen.surface import Surface
 
+# Below this softness float32 no longer tells the samples of a ray apart.
+_LEAST_SOFTNESS = 1e-6
+_FEWEST_AZIMUTHS = 4
 
-def _check_rays(radius_px: int, growth: float) -> None:
-    if radius_px < 1:
-        raise InputError(f"radius_px is {radius_px}: look at least one pixel far.")
-    if not growth >= 1:
+
+def _radius(value: Any) -> int:
+    """A Python integer, which is what a static field must be for programs to be found again."""
+    return whole_number("radius_px", value, 1)
+
+
+def _growth(value: Any) -> float:
+    try:
+        growth = float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"growth is {shown(value)}: give a number of 1 or more.") from None
+    if not 1 <= growth < np.inf:
         raise InputError(f"growth is {growth}: steps cannot shrink with distance; give 1 or more.")
+    return growth
 
 
 class HardHorizon(eqx.Module):
@@ -43,14 +55,11 @@ class HardHorizon(eqx.Module):
     Gradient: exact almost everywhere (that of the one sample which makes the horizon).
     """
 
-    radius_px: int = eqx.field(static=True, default=128)
-    growth: float = eqx.field(static=True, default=1.0)
-
-    def __check_init__(self):
-        _check_rays(self.radius_px, self.growth)
+    radius_px: int = eqx.field(static=True, converter=_radius, default=128)
+    growth: float = eqx.field(static=True, converter=_growth, default=1.0)
 
     def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
-        """Cotangent of the horizon's polar angle along one azimuth, `(y, x)`; heights in pixels."""
+        """Cotangent of the horizon's polar angle along one azimuth, `(y, x)`; heights in pixels. Gradient: exact."""
         return largest_mean_slope(height_px, slope_along, steps)
 
 
@@ -58,7 +67,8 @@ class SmoothHorizon(eqx.Module):
     """A horizon without kinks: softness * log sum exp(mean slope / softness) over the ray's samples and the tangent.
 
     - `radius_px`, `growth`: as for `HardHorizon` (static).
-    - `softness`: in units of slope; the horizon turns into the hard one as it goes to 0.
+    - `softness`: in units of slope; the horizon turns into the hard one as it goes to 0; at least
+      1e-6.
 
     Gradient: exact for this function, which itself is biased against the true horizon: its cotangent is too large by
     between 0 and softness * log(1 + number of steps) (about 5 softness for the default radius), so images come out
@@ -66,15 +76,23 @@ class SmoothHorizon(eqx.Module):
     ones is an error.
     """
 
-    radius_px: int = eqx.field(static=True, default=128)
-    growth: float = eqx.field(static=True, default=1.0)
-    softness: Scalar = eqx.field(converter=as_real, default=0.02)
+    radius_px: int = eqx.field(static=True, converter=_radius, default=128)
+    growth: float = eqx.field(static=True, converter=_growth, default=1.0)
+    softness: Scalar = eqx.field(converter=real_named("softness"), default=0.02)
 
     def __check_init__(self):
-        _check_rays(self.radius_px, self.growth)
+        softness = concrete(self.softness)
+        if softness is not None and not (softness.ndim == 0 and _LEAST_SOFTNESS <= softness < np.inf):
+            raise InputError(
+                f"softness is {softness}: give one number of at least {_LEAST_SOFTNESS:g}, in units of slope, or take "
+                "HardHorizon, which is its limit."
+            )
 
     def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
-        """Softened cotangent of the horizon's polar angle along one azimuth, `(y, x)`; heights in pixels."""
+        """Softened cotangent of the horizon's polar angle along one azimuth, `(y, x)`; heights in pixels.
+
+        Gradient: exact, first derivatives only.
+        """
         return smooth_mean_slope(height_px, slope_along, self.softness.astype(height_px.dtype), steps)
 
 
@@ -85,17 +103,30 @@ class NoRelief(eqx.Module):
     growth: float = eqx.field(static=True, default=2.0)
 
     def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
-        """Cotangent of the tangent plane's polar angle along one azimuth, `(y, x)`."""
+        """Cotangent of the tangent plane's polar angle along one azimuth, `(y, x)`. Gradient: exact."""
         return slope_along
 
 
 Horizon = HardHorizon | SmoothHorizon | NoRelief
 
 
+def check_choices(surface: Any, azimuths: Any, horizon: Any) -> int:
+    """`azimuths` as a Python integer, if these are a surface, enough directions and a horizon; else `InputError`."""
+    if not isinstance(surface, Surface):
+        raise InputError(f"surface is {shown(surface)}: give a Surface(height_nm, pixel_size_nm).")
+    if isinstance(horizon, type) or not hasattr(horizon, "cot_horizon"):
+        raise InputError(f"horizon is {shown(horizon)}: give HardHorizon(), SmoothHorizon() or NoRelief().")
+    if isinstance(azimuths, int) and azimuths < _FEWEST_AZIMUTHS:
+        azimuth_centres(azimuths)
+    return whole_number("azimuths", azimuths, _FEWEST_AZIMUTHS)
+
+
 def azimuth_centres(azimuths: int) -> np.ndarray:
     """Centres of `azimuths` equal azimuth bins, radians, the first bin starting at 0."""
-    if azimuths < 4:
-        raise InputError(f"azimuths is {azimuths}: give at least 4 directions around a pixel (64 is the default).")
+    if azimuths < _FEWEST_AZIMUTHS:
+        raise InputError(
+            f"azimuths is {azimuths}: give at least {_FEWEST_AZIMUTHS} directions around a pixel (64 is the default)."
+        )
     return (np.arange(azimuths) + 0.5) * (2 * np.pi / azimuths)
 
 
@@ -140,7 +171,6 @@ def _rays(surface: Surface, azimuths: int, method: Horizon) -> tuple[Callable, A
     return of_one, (RaySteps.along(centres, method.radius_px, method.growth, dtype), along)
 
 
-@partial(jax.jit, static_argnames="azimuths")
 def horizon(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()) -> Float[Array, "azimuth y x"]:
     """Horizon of every pixel: cotangent of its polar angle for `azimuths` directions.
 
@@ -149,17 +179,26 @@ def horizon(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon(
     horizontal, positive values are walls, negative ones slopes that fall away.
     Gradient: that of the method (`HardHorizon` exact, `SmoothHorizon` exact but of a biased function).
     """
+    return _horizon(surface, check_choices(surface, azimuths, method), method)
+
+
+@partial(jax.jit, static_argnames="azimuths")
+def _horizon(surface, azimuths, method):
     of_one, rays = _rays(surface, azimuths, method)
     return lax.map(jax.checkpoint(lambda ray: of_one(ray)[0]), rays)
 
 
-@partial(jax.jit, static_argnames="azimuths")
 def sky_view(surface: Surface, azimuths: int = 64, method: Horizon = HardHorizon()) -> Map:
     """Share of a Lambertian emitter's electrons that leave the relief, per pixel: `(y, x)`, 1 in the open.
 
     (1/pi) times the integral of cos(emission angle) over all exposed directions, in closed form in the polar angle
     (physics of radiative view factors). Gradient: that of the method.
     """
+    return _sky_view(surface, check_choices(surface, azimuths, method), method)
+
+
+@partial(jax.jit, static_argnames="azimuths")
+def _sky_view(surface, azimuths, method):
     slope_x, slope_y = surface.slopes()
     normal_z = 1.0 / jnp.sqrt(1.0 + slope_x**2 + slope_y**2)
 

@@ -216,15 +216,16 @@ def _with_transpose(push: Callable, pull: Callable, d_height: Map, d_slope: Map)
     """
 
     def solve(_, inputs):
-        return push(*inputs), jnp.zeros_like(inputs[1])
+        pushed = push(inputs[0], inputs[1])
+        return jnp.stack([pushed, jnp.zeros_like(pushed)])
 
     def transpose_solve(_, outputs):
-        return pull(outputs[0])
+        return jnp.stack(pull(outputs[0]))
 
-    # The barriers turn symbolic zeros into numbers: a second derivative may bring only one of the two.
-    inputs = lax.optimization_barrier((d_height, d_slope))
-    outputs = lax.custom_linear_solve(lambda x: x, inputs, solve, transpose_solve=transpose_solve)
-    return lax.optimization_barrier(outputs)[0]
+    # One array, not two: custom_linear_solve fails where JAX knows one of two tangents to be zero, as in second
+    # derivatives. (A barrier around the two hides that only up to JAX 0.10.)
+    inputs = jnp.stack([d_height, d_slope])
+    return lax.custom_linear_solve(lambda x: x, inputs, solve, transpose_solve=transpose_solve)[0]
 
 
 @jax.custom_jvp

@@ -19,7 +19,10 @@ from eclipsjax._types import InputError, as_real, concrete
 
 
 class YieldLaw(eqx.Module):
-    """eta at normal incidence."""
+    """eta at normal incidence, for Z of 1 to 100 and 0.1 to 100 keV wherever it comes out between 0 and 1.
+
+    Gradient: as each law's.
+    """
 
     @abc.abstractmethod
     def normal(self, atomic_number: Array, energy_kev: Array) -> Array:
@@ -35,7 +38,10 @@ class TiltLaw(eqx.Module):
 
 
 class Reimer(YieldLaw):
-    """`-0.0254 + 0.016 Z - 1.86e-4 Z^2 + 8.3e-7 Z^3` (Reimer), at 20 keV; below 0 for Z < 1.7."""
+    """`-0.0254 + 0.016 Z - 1.86e-4 Z^2 + 8.3e-7 Z^3` (Reimer), at 20 keV.
+
+    For Z from 2: it is below 0 for hydrogen, which is refused. Gradient: exact, zero in the energy.
+    """
 
     def normal(self, atomic_number: Array, energy_kev: Array) -> Array:
         """eta at normal incidence. Gradient: exact, zero in the energy."""
@@ -63,7 +69,10 @@ class LoveScott(YieldLaw):
 
 
 class HungerKuechler(YieldLaw):
-    """`C(Z) E^m`, `m = 0.1382 - 0.9211 / sqrt(Z)`, C a cubic in ln Z (Hunger and Kuechler 1979)."""
+    """`C(Z) E^m`, `m = 0.1382 - 0.9211 / sqrt(Z)`, C a cubic in ln Z (Hunger and Kuechler 1979).
+
+    It diverges for hydrogen at low energy: above 1 below 0.12 keV, which is refused. Gradient: exact.
+    """
 
     def normal(self, atomic_number: Array, energy_kev: Array) -> Array:
         """eta at normal incidence. Gradient: exact."""
@@ -123,13 +132,16 @@ def backscatter_yield(
     - `cos_tilt`: cosine of the local tilt, n_z, above 0 and at most 1; a scalar or a map.
     - `law`, `tilt_law`: the choice of laws (see their docstrings for formulas and sources).
 
-    Returns eta of the arguments' common shape. Gradient: exact in all three numbers.
+    Returns eta of the arguments' common shape. A law outside its range (eta at normal incidence not between 0 and 1) is
+    an `InputError`. Next to grazing incidence two laws of different authors may multiply to a little above 1.
+    Gradient: exact in all three numbers.
     """
     z, energy, cosine = _alike(atomic_number, energy_kev, cos_tilt)
     _check("atomic_number", z, 0.0, 100.0, "the atomic number of an element")
     _check("energy_kev", energy, 0.0999999, 100.0, "a landing energy of 0.1 to 100 keV")
     _check("cos_tilt", cosine, 0.0, 1.000001, "the cosine of a tilt below 90 degrees (n_z of the normal)")
     normal = law.normal(z, energy)
+    _check_law(law, normal)
     return normal * tilt_law.ratio(normal, z, cosine)
 
 
@@ -155,6 +167,7 @@ def compound_yield(
     values = concrete(fraction)
     if values is not None and not ((values >= 0).all() and abs(values.sum() - 1) < 1e-3):
         raise InputError(f"mass_fraction is {values}: fractions by mass are non-negative and sum to 1.")
+    _check_law(law, jax.vmap(lambda one: law.normal(one, energy))(z))
     each = jax.vmap(lambda one: backscatter_yield(one, energy, cosine, law, tilt_law))(z)
     return jnp.tensordot(fraction, each, axes=1)
 
@@ -170,6 +183,19 @@ def _alike(*values: Any) -> list[Array]:
     given = [v.dtype for v in values if isinstance(v, jax.Array) and jnp.issubdtype(v.dtype, jnp.floating)]
     widest = max(given, key=lambda d: jnp.finfo(d).bits, default=jnp.result_type(float))
     return [as_real(v).astype(widest) for v in values]
+
+
+def _check_law(law: YieldLaw, normal: Array) -> None:
+    values = concrete(normal)
+    if values is None:
+        return
+    wrong = ~((values > 0) & (values < 1))
+    if np.any(wrong):
+        worst = np.atleast_1d(values)[np.atleast_1d(wrong)].flat[0]
+        raise InputError(
+            f"law {type(law).__name__} gives a yield of {worst:.3g} for an atomic_number and energy_kev outside its "
+            "range: yields lie between 0 and 1, so take another law, such as PouchouPichoir()."
+        )
 
 
 def _check(name: str, value: Array, above: float, most: float, meaning: str) -> None:

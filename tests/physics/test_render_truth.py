@@ -187,6 +187,14 @@ def test_a_plate_out_of_place(moved):
     np.testing.assert_allclose(found, over_the_plate(scope, emitted(Lambertian(), 15, 70)), rtol=1e-3)
 
 
+def test_sharpest_law_allowed():
+    """cos^50, a lobe of 8 deg: 2e-3 of the quadrature; sharper ones slip between the Gauss points and are refused."""
+    law, scope = CosinePower(50.0), ring(start_deg=17.3)
+    found = render(Surface(plane(22, 45), 10.0), acceptance(scope), radius_px=4, emission=law)[:, 2, 2]
+    exact = over_the_plate(scope, emitted(law, 22, 45))
+    np.testing.assert_allclose(found, exact, atol=2e-3 * exact.max())
+
+
 # Off the axis ----------
 
 

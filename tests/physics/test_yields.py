@@ -127,6 +127,22 @@ def test_numbers_out_of_range_are_refused(arguments, named):
         backscatter_yield(*arguments)
 
 
+def test_laws_outside_their_range_are_refused():
+    """Every law over Z 1 to 100 and 0.1 to 100 keV: between 0 and 1, or an error that names the law."""
+    z, energy = (a.ravel() for a in np.meshgrid([1.0, 2.0, 6.0, 92.0, 100.0], [0.1, 1.0, 20.0, 100.0]))
+    refused = set()
+    for law in LAWS:
+        for one, kev in zip(z, energy, strict=True):
+            try:
+                assert 0 < float(backscatter_yield(one, kev, law=law)) < 1
+            except InputError as error:
+                assert f"law {type(law).__name__} gives a yield of" in str(error)
+                refused.add((type(law).__name__, one))
+    assert refused == {("Reimer", 1.0), ("HungerKuechler", 1.0)}
+    with pytest.raises(InputError, match="law Reimer"):
+        compound_yield([0.1, 0.9], [1.0, 8.0], 20.0, law=Reimer())
+
+
 def test_fractions_must_sum_to_one():
     with pytest.raises(InputError, match="mass_fraction"):
         compound_yield([0.5, 0.4], [14.0, 8.0], 10.0)

@@ -1,11 +1,11 @@
 """The command line: what it writes is true (closed forms), mistakes end in one sentence, nothing is half-written."""
 
+import errno
+import hashlib
 import json
 import math
 import os
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import numpy as np
@@ -14,7 +14,8 @@ import tifffile
 
 from eclipsjax import InputError
 from eclipsjax.cli import main
-from eclipsjax.cli._running import Stages, results_folder
+from eclipsjax.cli._folder import MANIFEST, keep_inputs, results_folder
+from eclipsjax.cli._running import Stages
 
 INNER, OUTER, DISTANCE = 1.0, 5.0, 6.0
 
@@ -73,7 +74,7 @@ def demo_folder(tmp_path_factory):
 
 def test_demo_writes_everything(demo_folder):
     expected = {f"segment_{k + 1}_{name}.tif" for k, name in enumerate("ABCD")}
-    expected |= {"height.npz", "scope.yaml", "signal.npz", "overview.png", "index.html"}
+    expected |= {"height.npz", "scope.yaml", "signal.npz", "overview.png", "index.html", MANIFEST}
     assert {file.name for file in demo_folder.iterdir()} == expected
     grey = tifffile.imread(demo_folder / "segment_1_A.tif")
     assert grey.dtype == np.uint8 and grey.shape == (48, 48) and grey.std() > 5
@@ -153,13 +154,19 @@ def test_wide_field_sees_the_dome(tmp_path, scope_file, capsys, without_pictures
         ({"height": "picture.jpg"}, ".npz, .npy, .tif"),
         ({"--pixel-size-nm": None}, "give --pixel-size-nm"),
         ({"--pixel-size-nm": "-5"}, "pixel_size_nm is -5"),
-        ({"--pixel-size-nm": "1e9"}, "relief is"),
+        ({"--pixel-size-nm": "5000"}, "relief is"),
+        ({"--pixel-size-nm": "1e9"}, "mm"),
+        ({"--pixel-size-nm": "1e300"}, "pixel_size_nm is 1e+300"),
+        ({"--pixel-size-nm": "nan"}, "nan is not a finite number"),
+        ({"--interaction-sigma-nm": "nan"}, "nan is not a finite number"),
+        ({"--interaction-sigma-nm": "inf"}, "--interaction-sigma-nm"),
+        ({"--seed": "99999999999999999999999"}, "0<=x<=4294967295"),
         ({"--azimuths": "3"}, "--azimuths"),
         ({"--bits": "12"}, "--bits"),
     ],
 )
 def test_mistakes_end_in_one_sentence(tmp_path, scope_file, plane_file, capsys, change, said):
-    if change.get("--pixel-size-nm") == "1e9":
+    if said == "relief is":
         np.save(plane_file, 1e6 * np.load(plane_file))
     options = {"--microscope": str(scope_file), "--pixel-size-nm": "5", "-o": str(tmp_path / "out")}
     height = change.pop("height", str(plane_file))
@@ -168,6 +175,21 @@ def test_mistakes_end_in_one_sentence(tmp_path, scope_file, plane_file, capsys, 
     told = capsys.readouterr()
     assert said in told.err and "Traceback" not in told.err and told.out == ""
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--specimen-bias-v", "--energy-kev", "--start-deg", "--gap-mm"])
+@pytest.mark.parametrize("value", ["nan", "-inf"])
+def test_new_scopes_have_finite_numbers(tmp_path, capsys, option, value):
+    assert main(["scope", "new", str(tmp_path / "x.yaml"), option, value]) == 2
+    assert f"{value} is not a finite number" in capsys.readouterr().err and not (tmp_path / "x.yaml").exists()
+
+
+@pytest.mark.parametrize("key, value", [("energy_kev", "10000"), ("energy_kev", "0.001"), ("current_na", "1e30")])
+def test_absurd_numbers_are_not_valid(tmp_path, scope_file, capsys, key, value):
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(re.sub(rf"{key}: \S+", f"{key}: {value}", scope_file.read_text()))
+    assert main(["scope", "check", str(wrong)]) == 2
+    assert f"beam.{key} is" in capsys.readouterr().err
 
 
 def test_wrong_key_names_its_line(scope_file, tmp_path, capsys):
@@ -209,48 +231,93 @@ def test_interrupted_leaves_nothing_half_written(tmp_path, scope_file, plane_fil
         assert not out.exists()
 
 
-def run_with_ctrl_c(tmp_path, arguments, trigger):
-    """Return code, stderr of a process of its own (Ctrl-C goes to the main thread) in which `trigger` brings Ctrl-C."""
-    code = (
-        "import os, signal, sys, threading\nfrom eclipsjax.cli import _results, main\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        f"sys.argv = {['eclipsjax', *map(str, arguments)]!r}\n{trigger}\nsys.exit(main())"
-    )
-    environment = clean_environment(XDG_CACHE_HOME=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    return done.returncode, done.stderr.strip()
-
-
-def test_ctrl_c_ends_the_process_with_130(tmp_path):
-    """While XLA compiles, when Python's orderly end would crash."""
-    out = tmp_path / "out"
-    trigger = "threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()"
-    ended = run_with_ctrl_c(tmp_path, ["demo", "--no-open", "-o", out], trigger)
-    assert ended == (130, "eclipsjax: interrupted: nothing was written.")
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("step", ["run_simulation", "write_data"])
-def test_ctrl_c_swallowed_by_other_code_still_counts(tmp_path, step):
-    out = tmp_path / "out"
-    trigger = (
-        f"original = _results.{step}\ndef swallowing(*args):\n"
-        "    try:\n        signal.raise_signal(signal.SIGINT)\n    except KeyboardInterrupt:\n        pass\n"
-        f"    return original(*args)\n_results.{step} = swallowing"
-    )
-    ended = run_with_ctrl_c(tmp_path, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
-    assert ended == (130, "eclipsjax: interrupted: nothing was written.")
-    assert not out.exists()
-
-
 def test_results_folder_moves_files_only_at_the_end(tmp_path):
     with results_folder(tmp_path / "a" / "b", force=False) as staging:
         (staging / "x").write_text("1")
         assert not (tmp_path / "a" / "b" / "x").exists()
-    assert [file.name for file in (tmp_path / "a" / "b").iterdir()] == ["x"]
+    assert {file.name for file in (tmp_path / "a" / "b").iterdir()} == {"x", MANIFEST}
     with pytest.raises(InputError), results_folder(tmp_path / "a" / "b", force=False):
         pass
     assert (tmp_path / "a" / "b" / "x").read_text() == "1"
+
+
+def test_force_removes_what_an_earlier_run_left_and_nothing_else(tmp_path):
+    def run(inputs=(), **files):
+        with results_folder(tmp_path / "out", force=True, inputs=inputs) as staging:
+            for name, text in files.items():
+                (staging / name).write_text(text)
+
+    run(a="1", b="2", c="3", d="4")
+    (tmp_path / "out" / "b").write_text("a person's own now")
+    (tmp_path / "out" / "notes").write_text("a person's")
+    run(inputs=[tmp_path / "out" / "d"], a="new")
+    held = {file.name: file.read_text() for file in (tmp_path / "out").iterdir() if file.name != MANIFEST}
+    assert held == {"a": "new", "b": "a person's own now", "notes": "a person's", "d": "4"}
+    outside = tmp_path / "precious"
+    outside.write_text("x")
+    digest = hashlib.sha256(b"x").hexdigest()
+    (tmp_path / "out" / MANIFEST).write_text(json.dumps({"../precious": digest, str(outside): digest}))
+    run(a="newer")
+    assert outside.exists()
+    (tmp_path / "out" / MANIFEST).write_text("[no manifest")
+    run(a="newest")
+    assert (tmp_path / "out" / "a").read_text() == "newest"
+
+
+def test_inputs_are_never_replaced(tmp_path, scope_file, plane_file, capsys, monkeypatch):
+    (tmp_path / "scope.yaml").write_text(scope_file.read_text())
+    monkeypatch.chdir(tmp_path)
+    before = {file.name for file in tmp_path.iterdir()}
+    arguments = [plane_file.name, "--microscope", "scope.yaml", "--pixel-size-nm", "5", "-o", ".", "--force"]
+    assert main(["simulate", *arguments]) == 2
+    assert "scope.yaml would be replaced by the results in .: choose another folder" in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == before
+    keep_inputs(tmp_path, [plane_file], ["signal.npz"])
+    (tmp_path / "signal.npz").symlink_to(plane_file)
+    with pytest.raises(InputError, match="would be replaced"):
+        keep_inputs(tmp_path, [plane_file], ["signal.npz"])
+
+
+def test_a_full_disk_is_named(tmp_path, scope_file, plane_file, monkeypatch, capsys):
+    def full(result, folder):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), None if full.bare else str(folder / "signal.npz"))
+
+    monkeypatch.setattr("eclipsjax.cli._results.write_data", full)
+    out = tmp_path / "out"
+    arguments = ["simulate", str(plane_file), "--microscope", str(scope_file), "--pixel-size-nm", "5", "-o", str(out)]
+    for full.bare, where in ((True, out), (False, out / "signal.npz")):
+        assert main(arguments) == 1
+        assert f"eclipsjax: {where}: No space left on device." in capsys.readouterr().err
+
+
+def test_offsets_are_subtracted_and_said(tmp_path, scope_file, plane_file, capsys, without_pictures):
+    np.save(tmp_path / "far.npy", np.load(plane_file) + 5e6)
+    signals = []
+    for file in (plane_file, tmp_path / "far.npy"):
+        arguments = ["simulate", str(file), "--microscope", str(scope_file), "--pixel-size-nm", "5", "--no-noise"]
+        assert main([*arguments, "-o", str(tmp_path / file.stem)]) == 0
+        signals.append(np.load(tmp_path / file.stem / "signal.npz")["signal"])
+    told = capsys.readouterr().err
+    assert told.count("subtracted from all heights") == 1 and "far.npy: 49999" in told
+    assert signals[1] == pytest.approx(signals[0], abs=1e-7)
+
+
+def test_odd_names_and_sizes_end_in_pictures(tmp_path, scope_file, capfd):
+    """Names that are formulas, hidden, long or without glyphs; a file name that is not UTF-8; a single pixel."""
+    text = scope_file.read_text()
+    for plain, odd in zip("ABCD", ("$x_$", "_low", "左上", "a very long name of a segment, indeed"), strict=True):
+        text = text.replace(f'name: "{plain}"', f'name: "{odd}"')
+    (tmp_path / "odd.yaml").write_text(text, encoding="utf-8")
+    height = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.npy")
+    np.save(height, np.zeros((1, 1)))
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/out\xe9")
+    assert (
+        main(["simulate", height, "--microscope", str(tmp_path / "odd.yaml"), "--pixel-size-nm", "5", "-o", out]) == 0
+    )
+    told = capfd.readouterr()
+    assert told.err == "" and "out?/index.html" in told.out
+    with open(os.path.join(out, "index.html"), encoding="utf-8") as page:
+        assert "caf\ufffd.npy" in page.read()
 
 
 def test_scope_new_check_show(tmp_path, capsys):
@@ -262,7 +329,7 @@ def test_scope_new_check_show(tmp_path, capsys):
     assert "3 segments (A, B, C)" in capsys.readouterr().out
     assert main(["scope", "show", file, "-o", str(tmp_path / "drawn")]) == 0
     drawn = tmp_path / "drawn"
-    assert {f.name for f in drawn.iterdir()} == {"detector.png", "side.png", "sky.png", "index.html"}
+    assert {f.name for f in drawn.iterdir()} == {"detector.png", "side.png", "sky.png", "index.html", MANIFEST}
     assert len(Pieces((drawn / "index.html").read_text("utf-8")).pictures) == 3
 
 
@@ -274,37 +341,3 @@ def test_progress_can_be_switched(capsys, shown):
     told = capsys.readouterr().err
     assert ("a long stage" in told) == shown and "something to know" in told
     assert not Stages(["silent"], None)._shown  # stderr is captured here: not a terminal
-
-
-def clean_environment(**extra):
-    return {k: v for k, v in os.environ.items() if not k.startswith("JAX_")} | extra
-
-
-def run_python(code, **extra):
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=clean_environment(**extra))
-    assert told.returncode == 0, told.stderr
-    return told.stdout
-
-
-def test_help_loads_nothing_heavy():
-    code = (
-        "import sys\nfrom eclipsjax.cli import main\n"
-        "assert main(['simulate', '--help']) == 0 and main(['--version']) == 0\n"
-        "heavy = ('matplotlib', 'diffrax', 'flax', 'optax', 'orbax', 'scipy', 'tifffile')\n"
-        "print('LOADED', [m for m in heavy if m in sys.modules])"
-    )
-    told = run_python(code)
-    assert "eclipsjax 0." in told and "--azimuths" in told and "LOADED []" in told
-
-
-def test_compilation_cache_is_the_command_lines(tmp_path):
-    code = (
-        "import jax\nfrom eclipsjax.cli._running import use_compilation_cache\n"
-        "assert jax.config.jax_compilation_cache_dir in (None, {before!r})\n"
-        "use_compilation_cache()\njax.jit(lambda x: x + 1)(1.0).block_until_ready()\n"
-        "print(jax.config.jax_compilation_cache_dir)"
-    )
-    assert run_python(code.format(before=None), XDG_CACHE_HOME=str(tmp_path)).strip() == str(tmp_path / "eclipsjax/xla")
-    assert any((tmp_path / "eclipsjax/xla").iterdir())
-    own = str(tmp_path / "own")
-    assert run_python(code.format(before=own), JAX_COMPILATION_CACHE_DIR=own).strip() == own

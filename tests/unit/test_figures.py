@@ -1,5 +1,6 @@
 """Pictures: scale bars of the right length, azimuths on the right side, flights on their parabola, escaped pages."""
 
+import dataclasses
 import io
 import math
 
@@ -7,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.legend import Legend
 from matplotlib.patches import Polygon, Wedge
 from matplotlib.text import Annotation
 
 from eclipsjax import Microscope, Surface, acceptance, emission_direction
 from eclipsjax.instrument.field import UniformField
+from eclipsjax.instrument.plane import tilted_axes
 from eclipsjax.instrument.trajectories import LANDED, RETURNED
-from eclipsjax.report import drawings, figures
+from eclipsjax.report import drawings, figures, labels, maps, side_view
 from eclipsjax.report.page import Picture, Section, Table, instrument_tables, page
 
 
@@ -26,14 +29,14 @@ def plane(azimuth_deg, tilt_deg=10.0, shape=(21, 31), pixel=4.0):
 
 @pytest.mark.parametrize("width", [3.0, 47.0, 512.0, 1999.0, 3840.0, 2.6e4, 1e6])
 def test_scale_bar_is_round_and_fits(width):
-    bar = figures.scale_bar_nm(width)
+    bar = maps.scale_bar_nm(width)
     mantissa = bar / 10 ** math.floor(math.log10(bar) + 1e-9)
     assert min(abs(mantissa - m) for m in (1, 2, 5)) < 1e-9
     assert 0.12 * width <= bar <= 0.3 * width * (1 + 1e-9)
 
 
 def test_lengths_have_their_unit():
-    texts = [figures.length_text(v) for v in (0.5, 500.0, 1000.0, 2500.0, 1.5e6)]
+    texts = [labels.length_text(v) for v in (0.5, 500.0, 1000.0, 2500.0, 1.5e6)]
     assert texts == ["0.5 nm", "500 nm", "1 µm", "2.5 µm", "1.5 mm"]
 
 
@@ -53,7 +56,7 @@ def test_scale_bar_is_drawn_to_scale():
 def test_profile_runs_along_the_steepest_direction(azimuth):
     surface = plane(azimuth)
     assert figures.steepest_azimuth_deg(surface) == pytest.approx(azimuth, abs=1e-6)
-    column, row, distance = figures.profile_line(surface.height_nm.shape, azimuth)
+    column, row, distance = maps.profile_line(surface.height_nm.shape, azimuth)
     height = figures.sample_map(surface.height_nm, column, row)
     falls = -math.tan(math.radians(10.0)) * 4.0 * distance
     assert height - height[0] == pytest.approx(falls, abs=1e-9)
@@ -118,7 +121,7 @@ def test_sky_shows_polar_angles_and_collected_shares():
     assert rim.max() == pytest.approx(math.degrees(math.atan(5 / 6))) and rim.min() == pytest.approx(
         math.degrees(math.atan(1 / 6))
     )
-    assert axes.get_legend().get_texts()[0].get_text() == "A: 9.57 %"
+    assert figure.legends[0].get_texts()[0].get_text() == "A: 9.57 %" and axes.get_axisbelow() is True
 
 
 def test_straight_flights_end_on_the_tilted_plate():
@@ -168,6 +171,94 @@ def test_sheet_is_a_picture_even_of_flat_images(unit, images):
     sheet = figures.overview_figure(surface, np.full((3, 8, 9), 0.1), images, segments, unit, 0.0)
     pixels = imread(io.BytesIO(figures.to_png(sheet)))
     assert pixels.shape[:2] == (1104, 1440) and 0.1 < pixels[..., :3].mean() < 0.99
+
+
+@pytest.mark.parametrize("count", [1, 6, 12, 64])
+@pytest.mark.parametrize("shape", [(8, 12), (1, 32)])
+def test_sheet_keeps_its_writing_apart(count, shape):
+    """Titles do not overlap and stay on the sheet; the legend lies outside the curves."""
+    segments = Microscope.annular(segments=count).detector.segments
+    values = np.random.default_rng(0).random((count, *shape))
+    sheet = figures.overview_figure(plane(0.0, shape=shape), values, values, segments, "signal", 0.0)
+    sheet.canvas.draw()
+    titles = [axes.title.get_window_extent() for axes in sheet.axes if axes.get_title() and axes.images][1:]
+    assert len(titles) == count
+    assert all(box.x0 >= 0 and box.x1 <= sheet.bbox.x1 and box.y1 <= sheet.bbox.y1 for box in titles)
+    assert not any(a.overlaps(b) for k, a in enumerate(titles) for b in titles[:k])
+    legends = [child for part in sheet.findobj(Legend) for child in [part] if part.axes is None]
+    plots = [axes for axes in sheet.axes if axes.get_xlabel() == "distance along the line (nm)"]
+    assert len(legends) == 1 and not legends[0].get_window_extent().overlaps(plots[0].get_window_extent())
+
+
+def test_every_segment_of_many_is_told_apart():
+    lines = [tuple(labels.segment_line(k).items()) for k in range(64)]
+    assert len(set(lines)) == 64 and len({labels.segment_colour(k) for k in range(16)}) == 16
+
+
+def test_names_are_drawn_as_they_are_or_by_number():
+    names = ("$x_$", "_low", "左上", "\ud800", "", "a\nb", "B", "a very long name, part 1", "a very long name, part 2")
+    shown = labels.shown_names(names)
+    assert shown == [r"\$x_\$", "\u200a_low", "#3", "#4", "#5", "#6", "B", "a very … part 1", "a very … part 2"] or (
+        [len(name) for name in shown[-2:]] == [14, 14] and shown[-2] != shown[-1]
+    )
+    assert labels.shown_names(("the same long name", "the same long name")) == ["#1", "#2"]
+    segments = dataclasses.replace(Microscope.annular(3).detector.segments, names=names[:3])
+    values = np.random.default_rng(0).random((3, 8, 9))
+    sheet = figures.profile_figure(plane(0.0, shape=(8, 9)), values, segments.names, 0.0)
+    assert [text.get_text() for text in sheet.legends[0].get_texts()] == shown[:3]
+    figures.to_png(sheet)
+
+
+def test_rounding_is_not_blown_up():
+    signal = 0.0911 * (1 + 1e-7 * np.random.default_rng(0).random((4, 8, 9)))
+    names = Microscope.annular().detector.segments.names
+    _, lower = figures.profile_figure(plane(0.0, shape=(8, 9)), signal, names, 0.0).axes
+    low, high = lower.get_ylim()
+    assert high - low > 0.01 * 9.11 and lower.yaxis.get_major_formatter().get_useOffset() is False
+    low, high = maps.grey_limits(signal)
+    assert high - low > 0.01 * 0.0911
+    (axes,) = figures.histogram_figure(signal, names, "signal").axes
+    assert np.diff(axes.get_xlim()) > 0.01 * 0.0911 and axes.get_axisbelow() is True
+
+
+def test_strips_have_their_scale_bar_below():
+    figure = figures.new_figure(4.0, 2.0)
+    axes = figure.add_subplot()
+    figures.draw_map(axes, np.zeros((1, 64)), 5.0, cmap="gray")
+    axes.set_title("title")
+    figure.canvas.draw()
+    (label,) = [text for text in axes.texts if isinstance(text, Annotation)]
+    below = axes.get_window_extent().y0
+    assert label.get_window_extent().y1 < below and axes.lines[0].get_window_extent().y1 <= below
+    assert axes.get_ylim() == (5.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "tilt_x, tilt_y, azimuth", [(0, 0, 0), (50, 0, 90), (-50, 0, 90), (0, 20, 0), (20, -30, 36.05)]
+)
+def test_section_runs_along_the_steepest_tilt(tilt_x, tilt_y, azimuth):
+    scope = Microscope.annular(distance_mm=9.0, working_distance_mm=16.0)
+    plate = dataclasses.replace(scope.detector, tilt_x_deg=tilt_x, tilt_y_deg=tilt_y)
+    scope = dataclasses.replace(scope, detector=plate)
+    assert side_view.section_azimuth_deg(scope) == pytest.approx(azimuth, abs=0.01)
+    parts = [ends for k, ends in side_view.plate_in_section(scope, float(azimuth)) if k >= 0]
+    assert len(parts) == 2
+    normal = tilted_axes(jnp.radians(0.0) + tilt_x, jnp.radians(0.0) + tilt_y)[2]
+    steepest = math.degrees(math.acos(float(normal[2])))
+    for ends in parts:
+        across, up = ends[1] - ends[0]
+        assert math.hypot(across, up) == pytest.approx(4.0, abs=5e-3)  # the ring's width, in its own plane
+        assert abs(math.degrees(math.atan(up / across))) == pytest.approx(steepest, abs=0.02)
+    figure = side_view.side_figure(scope)
+    assert figure.axes[0].get_xlabel().startswith("x, to the right" if azimuth == 0 else "toward azimuth")
+
+
+def test_places_on_the_plate_belong_to_their_segment():
+    segments = Microscope.annular(gap_mm=0.4).detector.segments
+    places = np.array(
+        [[3.0, 0.0], [0.0, -3.0], [-3.0, 0.0], [0.0, 3.0], [0.5, 0.0], [6.0, 0.0], [2.0, -2.1], [2.0, -2.4]]
+    )
+    assert side_view.segment_at(segments, places).tolist() == [0, 1, 2, 3, -1, -1, -1, 1]
 
 
 def test_page_escapes_what_it_is_told():

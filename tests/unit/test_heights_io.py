@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from eclipsjax._types import InputError
-from eclipsjax.io.heights import prepare_folder, read_height, write_height
+from eclipsjax.io.heights import prepare_folder, read_height, read_level_height, write_height
 from eclipsjax.specimen.surface import Surface
 
 AFM = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "afm"
@@ -58,10 +58,12 @@ def test_tiff_states_unit_and_resolution_for_other_programs(tmp_path):
         ("a.txt", "1\t2.5\n-3\t4e1\n\n"),
         ("a.csv", "1,2.5\n-3,4e1"),
         ("a.csv", "1; 2.5\n-3; 4e1"),
+        ("a.csv", "\ufeff1,2.5\n-3,4e1"),
+        ("a.csv", b"# H\xf6he in \xb5m\n1,2.5\n-3,4e1"),
     ],
 )
 def test_text_matrices(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
     back = read_height(tmp_path / name, pixel_size_nm=2.0)
     np.testing.assert_array_equal(back.height_nm, [[1, 2.5], [-3, 40]])
     assert float(back.pixel_size_nm) == 2.0
@@ -131,9 +133,20 @@ BAD = [
     ),
     ("a.tif", b"no tiff", {"pixel_size_nm": 1.0}, "a.tif cannot be read"),
     ("a.txt", b"", {"pixel_size_nm": 1.0}, "holds no numbers"),
-    ("a.txt", b"1 2\n3\n", {"pixel_size_nm": 1.0}, "a.txt cannot be read .*columns"),
-    ("a.csv", b"1,2\n3,x\n", {"pixel_size_nm": 1.0}, "could not convert string 'x'"),
-    ("a.csv", b"1,2\n3,\xff\n", {"pixel_size_nm": 1.0}, "a.csv cannot be read"),
+    ("a.tif", b"II*\0garbagegarbage", {"pixel_size_nm": 1.0}, "a.tif cannot be read .no page in it"),
+    ("a.npy", HEIGHT * 1e307, {"pixel_size_nm": 1.0}, "a.npy holds heights of 1.*e.308 nm"),
+    ("a.npy", HEIGHT, {"pixel_size_nm": 1e300}, r"pixel_size_nm is 1e\+300: give one positive"),
+    ("a.npy", HEIGHT, {"pixel_size_nm": np.nan}, "pixel_size_nm is nan"),
+    ("a.npy", HEIGHT, {"pixel_size_nm": 1.0, "height_scale_nm": 1e308}, "a.npy holds heights of"),
+    ("a.txt", b"1 2\n3\n", {"pixel_size_nm": 1.0}, "a.txt, line 2: 1 number where line 1 has 2"),
+    ("a.csv", b"1,2\n3,x\n", {"pixel_size_nm": 1.0}, "a.csv, line 2: 'x' is not a number"),
+    ("a.csv", b"1,2\n3,\xff\n", {"pixel_size_nm": 1.0}, "line 2: .* is not a number"),
+    ("a.csv", b"# made by\nx,y\n1,2\n", {"pixel_size_nm": 1.0}, "line 2: 'x,y' is a heading: delete .* or put #"),
+    ("a.csv", b"1,5;2,5\n3;4\n", {"pixel_size_nm": 1.0}, "line 1: '1,5' has decimal commas: write decimal points"),
+    ("a.txt", b"1,5 2,5\n3,5 4,5\n", {"pixel_size_nm": 1.0}, "line 1: '1,5 2,5' has decimal commas"),
+    ("a.csv", b"1,2,\n3,4,\n", {"pixel_size_nm": 1.0}, "line 1: it ends with a comma: remove the delimiter"),
+    ("a.csv", b"1,2,3\n3,,4\n", {"pixel_size_nm": 1.0}, "line 2: nothing stands between two delimiters .commas"),
+    ("a.csv", "1,2\n3,4\n".encode("utf-16"), {"pixel_size_nm": 1.0}, "a.csv is UTF-16 text: save it as UTF-8"),
 ]
 
 
@@ -158,6 +171,61 @@ def test_missing_file_and_several_pages(tmp_path):
     tifffile.imwrite(tmp_path / "stack.tif", np.zeros((3, 8, 8), np.float32), photometric="minisblack")
     with pytest.raises(InputError, match="holds 3 pages"):
         read_height(tmp_path / "stack.tif", 1.0)
+
+
+def test_what_is_wrong_with_a_tiff_is_said_once_and_first(tmp_path, capfd):
+    tifffile.imwrite(tmp_path / "rgb.tif", np.zeros((8, 9, 3), np.uint8), photometric="rgb")
+    with pytest.raises(InputError, match=r"has shape \(8, 9, 3\)"):
+        read_height(tmp_path / "rgb.tif")
+    (tmp_path / "garbage.tif").write_bytes(b"II*\0garbagegarbage")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_height(tmp_path / "garbage.tif", 1.0)
+    assert capfd.readouterr().err == ""
+    notes = '{"eclipsjax": "image 1"}'
+    tifffile.imwrite(tmp_path / "image.tif", HEIGHT.astype(np.float32), description=notes, metadata=None)
+    with pytest.raises(InputError, match="image that eclipsjax simulated, not a height map"):
+        read_height(tmp_path / "image.tif", 1.0)
+
+
+TAGGED = {
+    "imagej nm": ({"imagej": True, "resolution": (0.2, 0.2), "metadata": {"unit": "nm"}}, 5.0),
+    "imagej micron": ({"imagej": True, "resolution": (200.0, 200.0), "metadata": {"unit": "um"}}, 5.0),
+    "imagej without": ({"imagej": True}, None),
+    "centimetre": ({"resolution": (2e6, 2e6), "resolutionunit": "CENTIMETER"}, 5.0),
+    "inch": ({"resolution": (2.54e6, 2.54e6), "resolutionunit": "INCH"}, 10.0),
+    "for a printer": ({"resolution": (300, 300), "resolutionunit": "INCH"}, None),
+    "no unit": ({"resolution": (2e6, 2e6), "resolutionunit": "NONE"}, None),
+}
+
+
+@pytest.mark.parametrize("kind", TAGGED)
+def test_a_tiffs_own_resolution_counts(tmp_path, kind):
+    how, pixel = TAGGED[kind]
+    tifffile.imwrite(tmp_path / "a.tif", HEIGHT.astype(np.float32), **how)
+    if pixel is None:
+        assert float(read_height(tmp_path / "a.tif", 7.0).pixel_size_nm) == 7.0
+        return
+    assert float(read_height(tmp_path / "a.tif").pixel_size_nm) == pytest.approx(pixel, rel=1e-6)
+    with pytest.raises(InputError, match=f"measure {pixel:g} nm but pixel_size_nm = 7"):
+        read_height(tmp_path / "a.tif", 7.0)
+
+
+@pytest.mark.parametrize("offset", [1e5, -3e6])
+def test_offsets_that_single_precision_cannot_carry_are_subtracted(tmp_path, offset):
+    np.save(tmp_path / "a.npy", HEIGHT + offset)
+    level, subtracted = read_level_height(tmp_path / "a.npy", 5.0)
+    assert subtracted == pytest.approx(offset + 0.5 * (HEIGHT.min() + HEIGHT.max()))
+    np.testing.assert_allclose(level.height_nm + subtracted - offset, HEIGHT, atol=1e-8)
+    np.testing.assert_array_equal(read_height(tmp_path / "a.npy", 5.0).height_nm, HEIGHT + offset)
+
+
+@pytest.mark.parametrize("height", [HEIGHT, HEIGHT + 100.0, 1e6 * HEIGHT])
+def test_heights_that_single_precision_carries_stay(tmp_path, height):
+    """The last map's relief itself is large: nothing to gain from any offset."""
+    np.save(tmp_path / "a.npy", height)
+    level, subtracted = read_level_height(tmp_path / "a.npy", 5.0)
+    assert subtracted == 0.0
+    np.testing.assert_array_equal(level.height_nm, height)
 
 
 @pytest.mark.parametrize("name", ["map.npz", "map.tif"])

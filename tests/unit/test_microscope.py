@@ -1,5 +1,7 @@
 """Microscope, spectrum and surface: what they hold, and one clear sentence for every mistake."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,6 +22,15 @@ def changed(where, value, **annular):
 
 def segments(s):
     return s.detector.segments
+
+
+def reshaped(plate, **column):
+    """A microscope with numbers of plate and column replaced, checked again."""
+    scope = Microscope.annular()
+    plate, column = ({k: jnp.asarray(v, float) for k, v in numbers.items()} for numbers in (plate, column))
+    return Microscope(
+        scope.beam, dataclasses.replace(scope.detector, **plate), dataclasses.replace(scope.column, **column)
+    )
 
 
 def test_annular_quadrants_face_right_up_left_and_down():
@@ -112,6 +123,39 @@ BAD_SCOPES = [
     (lambda: changed(lambda s: s.detector.offset_y_mm, 3.0), "3 mm apart"),
     (lambda: changed(lambda s: s.detector.tilt_x_deg, 85.0), "85.0.* deg is beyond 80"),
     (lambda: changed(lambda s: s.column.stage_tilt_y_deg, -90.0), "-90.0.* deg is beyond 80"),
+    # numbers that no electron microscope has
+    (lambda: Microscope.annular(specimen_bias_v=np.nan), "specimen_bias_v is nan: give a finite number"),
+    (lambda: Microscope.annular(specimen_bias_v=-np.inf), "specimen_bias_v is -inf"),
+    (lambda: Microscope.annular(specimen_bias_v=-1e6), "specimen_bias_v is -1e.06, which no electron microscope has"),
+    (lambda: changed(lambda s: segments(s).pedestal, [0, np.nan, 0, 0]), "segments.pedestal is .*nan"),
+    (lambda: changed(lambda s: segments(s).gain, [1, 0, 1, 1]), "segment B has gain = 0: give a positive number"),
+    (lambda: Microscope.annular(energy_kev=1e4), "energy_kev is 10000, which no electron microscope has"),
+    (lambda: Microscope.annular(energy_kev=1e-3), "energy_kev is 0.001, which no"),
+    (lambda: Microscope.annular(current_na=1e30), "current_na is 1e.30, which no"),
+    # nothing to see
+    (
+        lambda: changed(lambda s: segments(s).threshold_kev, [11.0, 12.0, 10.0, 13.0]),
+        "threshold_kev is 10 at least but electrons arrive with 10 keV at most: every segment is blind",
+    ),
+    (lambda: changed(lambda s: segments(s).bias_v, [-2e4] * 4), "bias_v is -20000 V at most, which turns"),
+    # parts that share a place, biased or not
+    (
+        lambda: reshaped({"distance_mm": 3.0, "tilt_x_deg": 60.0}),
+        r"tilted by \(60, 0\) deg, 5 mm in radius, reaches down to -1.33 mm, into the specimen",
+    ),
+    (
+        lambda: reshaped({"distance_mm": 2.0, "tilt_x_deg": 70.0}, working_distance_mm=12.0, specimen_bias_v=-1000.0),
+        "reaches down to -2.7 mm, into the specimen: reduce detector.tilt",
+    ),
+    (lambda: reshaped({"tilt_x_deg": 75.0}, working_distance_mm=7.5), "rises to 11.1 mm and touches the pole piece"),
+    (lambda: reshaped({"tilt_y_deg": -20.0}, working_distance_mm=7.5), r"\(0, -20\) deg .* touches the pole piece"),
+    (lambda: reshaped({}, stage_tilt_x_deg=60.0), r"stage tilted by \(60, 0\) deg touches the detector plate 6 mm"),
+    (
+        lambda: reshaped({}, chamber_radius_mm=3.0, specimen_bias_v=-2000.0),
+        "reaches 5 mm from the axis .*chamber_radius_mm is 3",
+    ),
+    (lambda: Microscope.annular(outer_radius_mm=50.0), "reaches 50 mm from the axis .*chamber_radius_mm is 20"),
+    (lambda: reshaped({}, bore_radius_mm=15.0), "bore_radius_mm is 15 but column.pole_radius_mm is 12"),
 ]
 
 
@@ -128,6 +172,14 @@ def test_a_detector_without_segments():
     scope = Microscope.annular()
     with pytest.raises(InputError, match=r"detector\.segments is empty"):
         Microscope(scope.beam, Detector(Segments(**none, names=()), distance_mm=6.0), scope.column)
+
+
+def test_tilted_parts_that_keep_clear_are_fine():
+    """Stage and plate tilted alike stay parallel; a plate that tilts into the bore, or beside the pole piece, too."""
+    reshaped({"tilt_x_deg": 40.0}, stage_tilt_x_deg=40.0, working_distance_mm=12.0)
+    reshaped({"tilt_y_deg": 5.0}, working_distance_mm=7.5)
+    reshaped({"tilt_y_deg": 20.0}, working_distance_mm=7.5, bore_radius_mm=6.0)
+    reshaped({"tilt_y_deg": 20.0}, working_distance_mm=7.5, pole_radius_mm=1.2)
 
 
 @pytest.mark.parametrize("stop", [315.0, 314.0])
@@ -172,6 +224,15 @@ def test_diode_share_weights_with_the_energy_above_threshold():
     np.testing.assert_allclose(share, np.array([0.0, 0.3, 1.0]) / 1.3, rtol=1e-14)
     blind = Spectrum.elastic().diode_share(*map(jnp.asarray, (10.0, 0.0, 11.0)))
     np.testing.assert_array_equal(blind, [0.0])
+
+
+def test_electrons_that_a_field_turns_back_are_lost():
+    """10 keV, energies 4, 6, 10 keV against 5 kV: the first cannot arrive, so the shares sum to what can, 0.5; they
+    are proportional to 0.3 * 1 and 0.2 * 5. What a threshold blinds is no loss."""
+    spectrum = Spectrum(jnp.array([0.4, 0.6, 1.0]), jnp.array([0.5, 0.3, 0.2]))
+    retarded = spectrum.diode_share(*map(jnp.asarray, (10.0, -5.0, 0.0)))
+    np.testing.assert_allclose(retarded, 0.5 * np.array([0.0, 0.3, 1.0]) / 1.3, rtol=1e-14)
+    np.testing.assert_allclose(jnp.sum(spectrum.diode_share(*map(jnp.asarray, (10.0, 0.0, 7.0)))), 1.0, rtol=1e-14)
 
 
 def test_backscattered_bell_has_its_mean_where_the_closed_form_has_it():

@@ -160,6 +160,13 @@ BAD = [
         edited("energy_kev: 7", "energy_kev: 7\n  energy_kev: 8"),
         "line 4: beam.energy_kev is given twice, first in line 3",
     ),
+    (
+        edited("gain: 1.5", "gain: 0.0"),
+        r"my.yaml, line 17: detector.segments\[1\].gain is 0: give a positive number",
+    ),
+    (edited("gain: 1.5", "gain: -1"), "line 17: .*gain is -1: give a positive number"),
+    ("[" * 20000, "my.yaml: its brackets are nested too deeply"),
+    ("a: " + "{b: " * 20000, "my.yaml: its brackets are nested too deeply"),
     (edited("name: left", "name: N"), "line 12: name 'N' is taken in line 7"),
     (edited("name: left", "name:"), r"line 7: detector.segments\[0\].name is empty"),
     (edited("beam:\n  energy_kev: 7", "beam: 7"), "line 2: beam is not a group"),

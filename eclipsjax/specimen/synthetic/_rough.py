@@ -38,6 +38,7 @@ def rough(
     if rms_height_nm is not None and rms_slope is not None:
         raise InputError(f"rms_height_nm = {rms_height_nm} and rms_slope = {rms_slope} exclude each other: give one.")
     by_slope = rms_slope is not None
+    shape = s.image_shape(shape)
     pixel = s.positive("pixel_size_nm", pixel_size_nm)
     longest = max(shape) * pixel if longest_nm is None else s.positive("longest_nm", longest_nm)
     shortest = 4.0 * pixel if shortest_nm is None else s.positive("shortest_nm", shortest_nm)

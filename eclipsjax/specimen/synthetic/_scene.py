@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, image_direction
+from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, image_direction, shown
 from eclipsjax.specimen.surface import Surface
 
 Shape = tuple[int, int]
@@ -79,11 +80,10 @@ def assemble(family: Callable, shape: Shape, pixel_size_nm: Any, choices: tuple 
 
     `shape` and `choices` are static; `numbers` may be traced. Random keys pass through unchanged.
     """
-    if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise InputError(f"shape is {shape}: give (rows, columns), two positive whole numbers.")
+    shape = image_shape(shape)
     pixel = positive("pixel_size_nm", pixel_size_nm)
     cast = {k: v if _is_key(v) else as_real(v).astype(pixel.dtype) for k, v in numbers.items()}
-    relief = _evaluate(family, tuple(shape), choices, pixel, cast)
+    relief = _evaluate(family, shape, choices, pixel, cast)
     truth = Truth(
         slope_x=relief.slope_x,
         slope_y=relief.slope_y,
@@ -95,6 +95,17 @@ def assemble(family: Callable, shape: Shape, pixel_size_nm: Any, choices: tuple 
         facet_names=relief.names,
     )
     return Scene(Surface(relief.height, pixel), truth)
+
+
+def image_shape(shape: Any) -> Shape:
+    """`shape` as (rows, columns), of any integer type; `InputError` unless it is two positive whole numbers."""
+    try:
+        counts = tuple(operator.index(n) for n in shape)
+    except TypeError:
+        counts = ()
+    if len(counts) != 2 or min(counts) < 1:
+        raise InputError(f"shape is {shown(shape)}: give (rows, columns), two positive whole numbers.")
+    return counts
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -203,7 +214,7 @@ def within(name: str, value: Any, low: float, high: float) -> Array:
 
 
 def _checked(name: str, value: Any, accept: Callable, wanted: str) -> Array:
-    array = as_real(value)
+    array = as_real(value, name)
     number = concrete(array)
     if number is not None and not (number.ndim == 0 and accept(number)):
         raise InputError(f"{name} is {number}: give {wanted}.")
@@ -219,6 +230,7 @@ def at_most(name: str, value: Any, limit: Any, why: str) -> None:
 
 def extent_nm(shape: Shape, pixel_size_nm: Any, azimuth_deg: Any = 0.0) -> Any:
     """How far the image reaches along an azimuth, nm (None while tracing)."""
+    shape = image_shape(shape)
     pixel, azimuth = concrete(pixel_size_nm), concrete(azimuth_deg)
     if pixel is None or azimuth is None:
         return None
