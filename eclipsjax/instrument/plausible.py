@@ -132,9 +132,7 @@ def _check_segments(segments: Segments) -> None:
 def _check_response(names, gain, threshold_kev) -> None:
     for k, name in enumerate(names):
         if gain is not None and gain[k] <= 0:
-            raise InputError(
-                f"segment {name} has gain = {gain[k]:g}: give a positive number, or leave the segment out."
-            )
+            raise InputError(f"segment {name} has gain = {gain[k]:g}: give a positive number or leave it out.")
         if threshold_kev is not None and threshold_kev[k] < 0:
             raise InputError(f"segment {name} has threshold_kev = {threshold_kev[k]:g}: it cannot be negative.")
 

@@ -38,7 +38,7 @@ def read_height(
     - `height_scale_nm`: nanometres per stored unit, where that is not 1; whole numbers need it.
 
     Nothing is resampled, cropped or filled: pixels that are not square within 0.1 % and heights that are not
-    finite end in an `InputError`.
+    finite end in an `InputError`. Gradient: none, a file holds numbers.
     """
     height, pixel = _read_samples(Path(path), pixel_size_nm, height_scale_nm)
     return _surface(path, height, pixel)
@@ -51,6 +51,7 @@ def read_level_height(
 
     That is 0 unless the heights lie so far from 0 that single precision would lose `_FINEST` of a pixel; then it is
     the middle of their range, subtracted in double precision. Only differences of heights matter to any signal.
+    Gradient: none.
     """
     height, pixel = _read_samples(Path(path), pixel_size_nm, height_scale_nm)
     if height.size == 0 or not np.isfinite(height).all():
@@ -166,7 +167,7 @@ def write_height(surface: Surface, path: str | os.PathLike, force: bool = False)
     """Write `surface` as `.npz` (its own precision) or `.tif`/`.tiff` (32-bit floating point, nm, pixel size
     inside).
 
-    An existing file is replaced only with `force`.
+    An existing file is replaced only with `force`. Gradient: none.
     """
     path = Path(path)
     kind = path.suffix.lower()
