@@ -5,6 +5,8 @@ The rooms, in the order the data flows:
 - `instrument`: what the microscope does to an electron. `Microscope`, `solve_field`, `trace`, `aim`, `acceptance`.
 - `specimen`: what the surface emits and what it hides. `Surface`, `horizon`, `sky_view`, emission laws, `synthetic`.
 - `imaging`: visible = valid and exposed; then dose, gain, blur, noise. `render`, `record`, sensitivities and bounds.
+- `inverse`: normals -> heights. `integrate`, its methods (`Poisson` ... `Auto`), `height_std`.
+- `metrology`: heights and normals against the truth. `height_error`, `angular_error`, `step_error`, `facet_error`.
 - `io`: height maps in and out of files. `report`: pictures and pages. `cli`: the command `eclipsjax`.
 
 Arrays are `[y, x]` or `[segment, y, x]` as the image is seen, azimuths counter-clockwise as seen in the image, units in
@@ -69,7 +71,37 @@ from eclipsjax.instrument.microscope import (
 from eclipsjax.instrument.scope_file import load_microscope as load_microscope, save_microscope as save_microscope
 from eclipsjax.instrument.spectrum import Spectrum as Spectrum
 from eclipsjax.instrument.trajectories import Flight as Flight, emission_direction as emission_direction, trace as trace
+from eclipsjax.inverse.height_std import height_std as height_std
+from eclipsjax.inverse.integrate import (
+    Integration as Integration,
+    integrate as integrate,
+    integration as integration,
+    slopes_of_normals as slopes_of_normals,
+)
+from eclipsjax.inverse.integrators.auto import Auto as Auto
+from eclipsjax.inverse.integrators.bilateral import Bilateral as Bilateral
+from eclipsjax.inverse.integrators.despiked import Despiked as Despiked
+from eclipsjax.inverse.integrators.harker_oleary import HarkerOLeary as HarkerOLeary
+from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute as LeastAbsolute
+from eclipsjax.inverse.integrators.paths import PathIntegration as PathIntegration
+from eclipsjax.inverse.integrators.poisson import Poisson as Poisson
+from eclipsjax.inverse.integrators.robust import Robust as Robust
+from eclipsjax.inverse.integrators.spectral import (
+    FrankotChellappa as FrankotChellappa,
+    SpectralPoisson as SpectralPoisson,
+)
+from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
 from eclipsjax.io.heights import read_height as read_height, write_height as write_height
+from eclipsjax.metrology.compare import (
+    AngularError as AngularError,
+    FacetError as FacetError,
+    HeightError as HeightError,
+    StepError as StepError,
+    angular_error as angular_error,
+    facet_error as facet_error,
+    height_error as height_error,
+    step_error as step_error,
+)
 from eclipsjax.specimen import synthetic as synthetic
 from eclipsjax.specimen.emission import (
     CosinePower as CosinePower,

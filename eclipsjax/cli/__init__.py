@@ -1,4 +1,5 @@
-"""The command line: `eclipsjax demo`, `eclipsjax simulate`, `eclipsjax scope new | check | show`.
+"""The command line: `eclipsjax demo`, `eclipsjax simulate`, `eclipsjax scope new | check | show`,
+`eclipsjax train depth`.
 
 The commands' modules are light; what is heavy (matplotlib, tifffile, the solvers) they import when they run.
 """
@@ -19,6 +20,7 @@ from eclipsjax.cli._running import remembering_ctrl_c
 from eclipsjax.cli.demo import demo
 from eclipsjax.cli.scope import scope
 from eclipsjax.cli.simulate import simulate
+from eclipsjax.cli.train import train
 
 INPUT_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 
@@ -29,7 +31,7 @@ def commands() -> None:
     """From height maps to the images of a segmented backscattered-electron detector."""
 
 
-for _command in (demo, simulate, scope):
+for _command in (demo, simulate, scope, train):
     commands.add_command(_command)
 
 

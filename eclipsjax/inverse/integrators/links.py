@@ -1,0 +1,122 @@
+"""Links between neighbouring pixels: the height difference that the slopes ask for along each, and how much it weighs.
+
+A link's difference is the mean of its two pixels' slopes (trapezoid rule, second order). Least squares over all links
+is Poisson's equation with a Neumann border: diagonal in cosine modes where all links weigh the same, a sparse
+system for conjugate gradients where not.
+"""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from eclipsjax._conjugate_gradients import conjugate_gradients
+from eclipsjax._types import Map
+from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d
+
+
+class Links(eqx.Module):
+    """A number per link: `x` between horizontal neighbours, `y` between vertical ones. Heights in pixels."""
+
+    x: Float[Array, "y across"]
+    y: Float[Array, "down x"]
+
+    def __mul__(self, other: Links) -> Links:
+        return Links(self.x * other.x, self.y * other.y)
+
+    def __sub__(self, other: Links) -> Links:
+        return Links(self.x - other.x, self.y - other.y)
+
+    def __add__(self, other: Links) -> Links:
+        return Links(self.x + other.x, self.y + other.y)
+
+
+def differences(height: Map) -> Links:
+    """Height differences along the links, toward growing x and y. Gradient: exact."""
+    return Links(height[:, 1:] - height[:, :-1], height[1:] - height[:-1])
+
+
+def divergence(links: Links) -> Map:
+    """The transpose of `differences`: what comes in minus what goes out. Gradient: exact."""
+    across = jnp.pad(links.x, ((0, 0), (1, 0))) - jnp.pad(links.x, ((0, 0), (0, 1)))
+    return across + jnp.pad(links.y, ((1, 0), (0, 0))) - jnp.pad(links.y, ((0, 1), (0, 0)))
+
+
+def trapezoid(slope_x: Map, slope_y: Map) -> Links:
+    """Differences that the slopes ask for, both ends of a link counting alike. Gradient: exact."""
+    return Links(0.5 * (slope_x[:, 1:] + slope_x[:, :-1]), 0.5 * (slope_y[1:] + slope_y[:-1]))
+
+
+def cubic(slope_x: Map, slope_y: Map) -> Links:
+    """As `trapezoid`, by the cubic through four slopes instead of the line through two: fourth order. Gradient: exact.
+
+    Axes of fewer than four pixels keep the trapezoid.
+    """
+
+    def along(slope):
+        if slope.shape[1] < 4:
+            return 0.5 * (slope[:, 1:] + slope[:, :-1])
+        inner = (13 * (slope[:, 1:-2] + slope[:, 2:-1]) - slope[:, :-3] - slope[:, 3:]) / 24
+        first = 9 * slope[:, :1] + 19 * slope[:, 1:2] - 5 * slope[:, 2:3] + slope[:, 3:4]
+        last = 9 * slope[:, -1:] + 19 * slope[:, -2:-1] - 5 * slope[:, -3:-2] + slope[:, -4:-3]
+        return jnp.concatenate([first / 24, inner, last / 24], axis=1)
+
+    return Links(along(slope_x), along(slope_y.T).T)
+
+
+def weighted_trapezoid(slope_x: Map, slope_y: Map, weights: Map, mask: Array | None) -> tuple[Links, Links]:
+    """Differences and weights of the links, each end counting by its pixel's weight: `(differences, weights)`.
+
+    Links to a pixel outside `mask` weigh nothing. Gradient: exact.
+    """
+
+    def along(slope, weights, inside, axis):
+        def low(a):
+            return lax.slice_in_dim(a, 0, -1, axis=axis)
+
+        def high(a):
+            return lax.slice_in_dim(a, 1, None, axis=axis)
+
+        total = low(weights) + high(weights)
+        known = total > 0
+        mean = (low(weights * slope) + high(weights * slope)) / jnp.where(known, total, 1.0)
+        linked = known if inside is None else known & low(inside) & high(inside)
+        return jnp.where(linked, mean, 0.0), jnp.where(linked, 0.5 * total, 0.0)
+
+    step_x, weight_x = along(slope_x, weights, mask, 1)
+    step_y, weight_y = along(slope_y, weights, mask, 0)
+    return Links(step_x, step_y), Links(weight_x, weight_y)
+
+
+def laplacian_of_modes(shape: tuple[int, int], dtype) -> Map:
+    """Eigenvalue of the 5-point Laplacian (positive) of every cosine mode."""
+    rows, columns = (4 * jnp.sin(0.5 * frequencies(n, dtype)) ** 2 for n in shape)
+    return rows[:, None] + columns[None, :]
+
+
+def poisson(source: Map) -> Map:
+    """Height, mean 0, whose `divergence(differences(height))` is `source` less its mean. Gradient: exact."""
+    eigenvalue = laplacian_of_modes(source.shape, source.dtype)
+    inverse = jnp.where(eigenvalue > 0, 1.0 / jnp.where(eigenvalue > 0, eigenvalue, 1.0), 0.0)
+    return from_cosine_modes_2d(inverse * cosine_modes_2d(source))
+
+
+def least_squares(steps: Links, weights: Links, tolerance: float | None = None, max_iterations: int = 500) -> Map:
+    """Height that fits the differences `steps` with `weights` best, up to a constant for each linked piece.
+
+    Conjugate gradients with the equal-weight solution as preconditioner. `tolerance`: of the relative residual, 1e-10
+    in float64 and 1e-6 in float32 unless given. Gradient: as exact as the tolerance (implicit differentiation), in
+    `steps` and `weights`.
+    """
+    if tolerance is None:
+        tolerance = 1e-10 if steps.x.dtype == jnp.float64 else 1e-6
+
+    def matvec(height):
+        return divergence(weights * differences(height))
+
+    def solve(matvec, rhs):
+        return conjugate_gradients(matvec, rhs, poisson, tolerance, max_iterations)[0]
+
+    return lax.custom_linear_solve(matvec, divergence(weights * steps), solve, symmetric=True)

@@ -1,0 +1,110 @@
+"""The physics-informed integrator: trained weights as a method of `integrate`, refined on one image if asked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from eclipsjax._types import InputError, Map
+from eclipsjax.inverse.belief import Belief, Clues, believe, physical_losses
+
+KIND = "depth network"
+
+
+class DepthNet(eqx.Module):
+    """A U-Net cleans the slopes, least squares makes heights of them: `DepthNet.load(path)`.
+
+    - `parameters`: of the network, nested dictionaries of arrays; `config`: its shape (static).
+    - `card`: how it was trained and what it reached, JSON text (static).
+
+    Works at any size; turns and flips with its input. Slopes of an angular noise up to about 12 deg; beyond what it was
+    trained on (see the card) it is a guess. Gradient: exact almost everywhere, in slopes and parameters.
+    """
+
+    parameters: Any
+    config: Any = eqx.field(static=True)
+    card: str = eqx.field(static=True)
+
+    @classmethod
+    def load(cls, path: Path | str) -> DepthNet:
+        """Weights that `eclipsjax train depth` wrote."""
+        from eclipsjax.nn.checkpoint import load_weights
+        from eclipsjax.nn.depth import DepthConfig, parameter_shapes
+
+        numbers, arrays, card = load_weights(Path(path), KIND)
+        try:
+            config = DepthConfig.from_json(numbers)
+        except TypeError as error:
+            raise InputError(f"{path} has weights of another network ({error}): train it again.") from None
+        wanted, found = parameter_shapes(config), jax.tree.map(jnp.shape, arrays)
+        if wanted != found:
+            raise InputError(f"{path} has weights of other shapes than its network: get or train it again.")
+        return cls.of(jax.tree.map(jnp.asarray, arrays), config, card)
+
+    @classmethod
+    def of(cls, parameters: Any, config: Any, card: dict) -> DepthNet:
+        """From trained parameters."""
+        return cls(parameters, config, json.dumps(card, indent=1))
+
+    def save(self, path: Path | str) -> None:
+        """Write the weights with their card."""
+        from eclipsjax.nn.checkpoint import save_weights
+
+        save_weights(Path(path), KIND, self.config.as_json(), self.parameters, json.loads(self.card))
+
+    def believe(self, slope_x: Map, slope_y: Map) -> Belief:
+        """Slopes, height (px) and the masks' logits, all `(y, x)`, in the network's float32."""
+        return _believe(self.config, self.parameters, *(s.astype(jnp.float32) for s in (slope_x, slope_y)))
+
+    def height_px(self, slope_x: Map, slope_y: Map, weights: None = None, mask: None = None) -> Map:
+        """Height in pixels, up to a constant."""
+        return self.believe(slope_x, slope_y).height_px.astype(slope_x.dtype)
+
+    def refined(
+        self,
+        slope_x: Map,
+        slope_y: Map,
+        steps: int = 40,
+        learning_rate: float = 3e-4,
+        report: Callable[[int, float], None] | None = None,
+    ) -> DepthNet:
+        """The network after `steps` of Adam on this image's own slopes: the physical terms alone, no truth.
+
+        `report(step, loss)` is called after every step. The result is for images like this one.
+        """
+        import optax
+
+        slopes = tuple(jnp.asarray(s, jnp.float32) for s in (slope_x, slope_y))
+        optimiser = optax.adam(learning_rate)
+        parameters, memory = self.parameters, optimiser.init(self.parameters)
+        for step in range(1, steps + 1):
+            parameters, memory, loss = _refine(self.config, optimiser, parameters, memory, slopes)
+            if report is not None:
+                report(step, float(loss))
+        return DepthNet(parameters, self.config, self.card)
+
+
+_believe = jax.jit(believe, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _refine(config, optimiser, parameters, memory, slopes: tuple[Array, Array]):
+    import optax
+
+    clues = Clues.of(*slopes)
+
+    def loss(parameters):
+        curl, normals, border = physical_losses(believe(config, parameters, *slopes), clues)
+        return curl + normals + 0.1 * border
+
+    value, slope = jax.value_and_grad(loss)(parameters)
+    updates, memory = optimiser.update(slope, memory, parameters)
+    return optax.apply_updates(parameters, updates), memory, value

@@ -1,0 +1,173 @@
+"""Training of the depth network on random lessons: resumes from its folder, logs every loss."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from eclipsjax._types import InputError
+from eclipsjax.inverse.belief import Clues, believe, physical_losses
+from eclipsjax.learn.depth_scenes import FAMILIES, Lesson, lessons
+from eclipsjax.nn.checkpoint import checkpoints
+from eclipsjax.nn.depth import DepthConfig, initial_parameters
+
+TERMS = ("loss", "height", "slope", "edge", "undetermined", "curl", "normals", "border")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is trained. `size` pixels and `batch` lessons a step; the last `large_share` of the steps take a
+    quarter of the batch at twice the size. Learning rate up over `warm` steps, then down a cosine to nothing."""
+
+    steps: int = 12000
+    size: int = 128
+    batch: int = 4
+    large_share: float = 0.3
+    learning_rate: float = 3e-3
+    warm: int = 300
+    averaging: float = 0.998
+    seed: int = 0
+
+
+def train_depth(
+    folder: Path,
+    recipe: Recipe | None = None,
+    config: DepthConfig | None = None,
+    every: int = 200,
+    report: Callable[[int, dict], None] | None = None,
+    stop_after: int | None = None,
+) -> Any:
+    """The averaged parameters after `recipe.steps` steps.
+
+    Every `every` steps the state goes to `folder/checkpoints` and the mean losses to `folder/losses.csv` (and to
+    `report(step, losses)`); a second call goes on from there. `stop_after` ends this call at a step, unfinished.
+    """
+    recipe, config = recipe or Recipe(), config or DepthConfig()
+    folder.mkdir(parents=True, exist_ok=True)
+    _same_recipe(folder / "recipe.json", {"recipe": asdict(recipe), "config": config.as_json()})
+    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, recipe.warm, recipe.steps)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-4))
+    parameters = jax.jit(partial(initial_parameters, config))(jax.random.key(recipe.seed))
+    state = {"parameters": parameters, "averaged": parameters, "optimiser": optimiser.init(parameters)}
+    names = list(FAMILIES)
+    with checkpoints(folder / "checkpoints") as saved:
+        first = saved.latest or 0
+        if first:
+            state, _ = saved.restore(state)
+        sums = jnp.zeros(len(TERMS))
+        for step in range(first + 1, min(recipe.steps, stop_after or recipe.steps) + 1):
+            key = jax.random.fold_in(jax.random.key(recipe.seed + 1), step)
+            large = step > (1 - recipe.large_share) * recipe.steps
+            size, batch = (2 * recipe.size, max(recipe.batch // 4, 1)) if large else (recipe.size, recipe.batch)
+            lesson = _mixed(names, size, batch, key)
+            state, terms = _step(optimiser, config, recipe.averaging, state, lesson)
+            sums = sums + terms
+            if step % every == 0 or step == recipe.steps:
+                means = dict(zip(TERMS, (sums / (step % every or every)).tolist(), strict=True))
+                saved.save(step, state, means)
+                _log(folder / "losses.csv", step, means)
+                sums = jnp.zeros(len(TERMS))
+                if report is not None:
+                    report(step, means)
+    return state["averaged"]
+
+
+def _mixed(names: list[str], size: int, batch: int, key: Array) -> Lesson:
+    """A batch from two families drawn at random; a batch of one from one."""
+    drawn = jax.random.randint(key, (min(batch, 2),), 0, len(names)).tolist()
+    counts = [batch // len(drawn)] * len(drawn)
+    parts = [
+        lessons(names[k], size, count, jax.random.fold_in(key, j))
+        for j, (k, count) in enumerate(zip(drawn, counts, strict=True))
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _step(optimiser, config, averaging, state, lesson):
+    def mean_loss(parameters):
+        terms = jax.vmap(partial(lesson_losses, config, parameters))(lesson)
+        return jnp.mean(terms[:, 0]), jnp.mean(terms, axis=0)
+
+    (_, terms), slope = jax.value_and_grad(mean_loss, has_aux=True)(state["parameters"])
+    updates, memory = optimiser.update(slope, state["optimiser"], state["parameters"])
+    parameters = optax.apply_updates(state["parameters"], updates)
+    averaged = optax.incremental_update(parameters, state["averaged"], 1.0 - averaging)
+    return {"parameters": parameters, "averaged": averaged, "optimiser": memory}, terms
+
+
+def lesson_losses(config: DepthConfig, parameters: Any, lesson: Lesson) -> Array:
+    """The loss and its terms, as `TERMS` names them.
+
+    Heights and slopes are scored by their rms error (a plane removed from the heights) relative to that of the Wiener
+    height, from which the network starts: below 1 is better than classical.
+    """
+    belief = believe(config, parameters, lesson.slope_x, lesson.slope_y)
+    clues = Clues.of(lesson.slope_x, lesson.slope_y)
+    determined = ~jnp.any(lesson.undetermined)
+    span = jnp.max(lesson.height_px) - jnp.min(lesson.height_px)
+    start = _rms(_level(clues.height_px - lesson.height_px)) + 1e-3 * span
+    height = jnp.where(determined, _rms(_level(belief.height_px - lesson.height_px)) / start, 1.0)
+    truth = jnp.stack([lesson.true_x, lesson.true_y], axis=-1)
+    slope = _rms(belief.slopes - truth) / (_rms(clues.smooth - truth) + 0.1 * clues.noise)
+    edge = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.edge, lesson.edge.astype(jnp.float32)))
+    lost = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.undetermined, lesson.undetermined.astype(jnp.float32)))
+    physical = jnp.stack(physical_losses(belief, clues))
+    total = height + 0.3 * slope + 0.05 * edge + 0.2 * lost + 0.01 * jnp.sum(physical)
+    return jnp.concatenate([jnp.stack([total, height, slope, edge, lost]), physical])
+
+
+def _level(height: Array) -> Array:
+    """`height` less its best plane."""
+    rows, columns = height.shape
+    y, x = (jnp.linspace(-1.0, 1.0, n, dtype=height.dtype) for n in (rows, columns))
+    height = height - jnp.mean(height)
+    across = jnp.sum(height * x[None, :]) / (rows * jnp.sum(x**2))
+    down = jnp.sum(height * y[:, None]) / (columns * jnp.sum(y**2))
+    return height - across * x[None, :] - down * y[:, None]
+
+
+def _rms(values: Array) -> Array:
+    return jnp.sqrt(jnp.mean(values**2) + 1e-16)
+
+
+def card(recipe: Recipe, folder: Path, version: str) -> dict:
+    """What a user of the weights should know: data, recipe, last losses, versions, the command that makes them."""
+    with open(folder / "losses.csv") as file:
+        last = list(csv.DictReader(file))[-1]
+    return {
+        "what": "slopes to better slopes, for heights by least squares; see eclipsjax.DepthNet",
+        "data": f"random synthetic surfaces ({', '.join(FAMILIES)}) with white and correlated angular noise, smooth "
+        "bias and outliers, drawn anew every step",
+        "recipe": asdict(recipe),
+        "last_losses": {name: float(value) for name, value in last.items()},
+        "versions": {"eclipsjax": version, "jax": jax.__version__, "optax": optax.__version__},
+        "command": f"eclipsjax train depth -o depth --steps {recipe.steps} --seed {recipe.seed}",
+    }
+
+
+def _same_recipe(file: Path, asked: dict) -> None:
+    """Refuse to go on with another recipe than the folder was begun with."""
+    if not file.exists():
+        file.write_text(json.dumps(asked, indent=1))
+    elif json.loads(file.read_text()) != asked:
+        raise InputError(f"{file} says that this folder was begun with another recipe: give a new folder.")
+
+
+def _log(file: Path, step: int, means: dict) -> None:
+    new = not file.exists()
+    with open(file, "a", newline="") as out:
+        writer = csv.writer(out)
+        if new:
+            writer.writerow(["step", *means])
+        writer.writerow([step, *(f"{value:.6g}" for value in means.values())])
