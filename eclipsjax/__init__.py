@@ -80,7 +80,9 @@ from eclipsjax.inverse.integrate import (
 )
 from eclipsjax.inverse.integrators.auto import Auto as Auto
 from eclipsjax.inverse.integrators.bilateral import Bilateral as Bilateral
+from eclipsjax.inverse.integrators.closed_walls import ClosedWalls as ClosedWalls
 from eclipsjax.inverse.integrators.despiked import Despiked as Despiked
+from eclipsjax.inverse.integrators.dislocations import Dislocated as Dislocated
 from eclipsjax.inverse.integrators.harker_oleary import HarkerOLeary as HarkerOLeary
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute as LeastAbsolute
 from eclipsjax.inverse.integrators.paths import PathIntegration as PathIntegration

@@ -20,7 +20,7 @@ def train() -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path, file_okay=False), required=True, help="Folder of this training."
 )
-@click.option("--steps", type=click.IntRange(1), default=12000, show_default=True, help="Training steps in all.")
+@click.option("--steps", type=click.IntRange(1), default=8000, show_default=True, help="Training steps in all.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights and lessons.")
 @click.option("--save-every", type=click.IntRange(1), default=200, show_default=True, help="Steps between checkpoints.")
 @progress_option
@@ -49,7 +49,7 @@ def depth(output: Path, steps: int, seed: int, save_every: int, progress: bool |
             nonlocal saved
             saved = step
             bar.update(step - bar.n)
-            bar.set_postfix_str(f"height error {losses['height']:.3f} of the Wiener filter's")
+            bar.set_postfix_str(f"height error {losses['height']:.3f} of the robust method's")
 
         try:
             parameters = train_depth(output, recipe, config, save_every, report)

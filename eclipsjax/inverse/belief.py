@@ -1,8 +1,9 @@
 """What the depth network is shown of the slopes, what its answer means, and what physics says about that answer.
 
-The network never draws heights. It sees the slopes, what `Wiener` makes of them and how noisy they are, and says how
-to change them; the least-squares height of that change is added, Neumann border and zero curl included. What is left
-to learn is what least squares cannot know: which deviations are noise, which outliers, which an edge.
+The network never draws heights. It sees the slopes, what `Robust` makes of them and how noisy they are, and says how
+to change them; the least-squares height of that change is added, Neumann border and zero curl included. It then sees
+the spectra of both heights and says, ring by ring of wavelengths, how much of either to take. What is left to learn is
+what least squares cannot know: which deviations are noise, which outliers, which an edge.
 """
 
 from __future__ import annotations
@@ -18,19 +19,38 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.facets import summits
-from eclipsjax.inverse.integrators.links import divergence, poisson, trapezoid
-from eclipsjax.inverse.integrators.wiener import Wiener
+from eclipsjax.inverse.integrators.closed_walls import closed_walls
+from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_modes_2d
+from eclipsjax.inverse.integrators.links import (
+    divergence,
+    laplacian_of_modes,
+    loop_noise,
+    loop_sums,
+    poisson,
+    trapezoid,
+)
+from eclipsjax.inverse.integrators.outlying import without_spikes
+from eclipsjax.inverse.integrators.robust import robust_modes
+from eclipsjax.inverse.integrators.wiener import (
+    Rings,
+    believed_share,
+    ring_counts,
+    ring_mean,
+    rings_of,
+)
 from eclipsjax.specimen.surface import Surface
 
-# Offered to every pixel: the Wiener height's slope; the given one; that without spikes; its mean normal over a small
-# and over a wider neighbourhood; the summits among the image's slopes that the unsmoothed and the widely smoothed one
-# climb to; and level ground.
-OFFERS = ("wiener", "given", "despiked", "near", "wide", "summit", "wide summit", "level")
-# Logits to start from: mostly the Wiener height.
+# Offered to every pixel: the robust height's slope; the given one; that without spikes and with walls closed; its mean
+# normal over a small and over a wider neighbourhood; the summits among the image's slopes that the unsmoothed and the
+# widely smoothed one climb to; and level ground.
+OFFERS = ("robust", "given", "mended", "near", "wide", "summit", "wide summit", "level")
+# Logits to start from: mostly the robust height.
 _FIRST_BELIEF = (2.0, -2.0, 0.0, 0.0, -1.0, -2.0, -2.0, -2.0)
 # Standard deviations of the two neighbourhoods, pixels; and of the summits' kernel, in those of the noise.
 _REACHES = (1.0, 3.0)
 _SUMMIT_WIDTH = 0.25
+# As `Robust` has them, with fewer rounds: what is left after these the network may do.
+_CUTOFF, _ROUNDS, _RINGS = 2.5, 12, 48
 
 
 class Clues(eqx.Module):
@@ -39,39 +59,48 @@ class Clues(eqx.Module):
     - `slopes`: `(y, x, 2)` as given, dimensionless.
     - `offers`: `(offer, y, x, 2)` estimates of the slopes, among which each pixel's belief is shared: see `OFFERS`.
     - `popularity`: `(y, x)` share of the image's slopes that lie near the pixel's summit.
-    - `height_px`: `(y, x)` the Wiener height of the despiked slopes, pixels.
+    - `modes`: `(y, x)` cosine modes of the robust height of the mended slopes, pixels.
+    - `whole`, `ring_noise`: `(ring,)` mean squares of the mended slopes' modes, of all and of the noise in it.
     - `noise`: standard deviation of the slopes' noise, from their curl.
     """
 
     slopes: Float[Array, "y x 2"]
     offers: Float[Array, "offer y x 2"]
     popularity: Map
-    height_px: Map
+    modes: Map
+    whole: Rings
+    ring_noise: Rings
     noise: Scalar
 
     @classmethod
     def of(cls, slope_x: Map, slope_y: Map) -> Clues:
         """Clues from slopes alone. Gradient: exact almost everywhere, with spikes and summits held fixed."""
         given = jnp.stack([slope_x, slope_y], axis=-1)
-        size = jnp.sqrt(jnp.mean(given**2))
-        noise = 1.4826 * jnp.median(jnp.abs(loop_sums(slope_x, slope_y))) / 2**0.5 + 1e-3 * size + 1e-6
-        despiked = jnp.stack([_despike(s, 4.0 * noise) for s in (slope_x, slope_y)], axis=-1)
-        height = Wiener().height_px(despiked[..., 0], despiked[..., 1], None, None)
-        wiener = jnp.stack(Surface(height, jnp.ones((), height.dtype)).slopes(), axis=-1)
-        near, wide = (mean_slopes(despiked, reach) for reach in _REACHES)
-        (summit, wide_summit), (popularity, _) = summits(near, (despiked, wide), _SUMMIT_WIDTH * noise)
-        offers = (wiener, given, despiked, near, wide, summit, wide_summit, jnp.zeros_like(given))
-        return cls(given, jnp.stack(offers), popularity, height, noise)
+        noise = loop_noise(slope_x, slope_y)
+        mended = jnp.stack(closed_walls(*without_spikes(slope_x, slope_y, noise), noise), axis=-1)
+        modes, whole, ring_noise = robust_modes(mended[..., 0], mended[..., 1], _CUTOFF, _ROUNDS, _RINGS)
+        modes = modes * believed_share(whole, ring_noise, slope_x.shape)
+        height = from_cosine_modes_2d(modes)
+        robust = jnp.stack(Surface(height, jnp.ones((), height.dtype)).slopes(), axis=-1)
+        near, wide = (mean_slopes(mended, reach) for reach in _REACHES)
+        (summit, wide_summit), (popularity, _) = summits(near, (mended, wide), _SUMMIT_WIDTH * noise)
+        offers = (robust, given, mended, near, wide, summit, wide_summit, jnp.zeros_like(given))
+        return cls(given, jnp.stack(offers), popularity, modes, whole, ring_noise, noise)
 
     @property
     def smooth(self) -> Float[Array, "y x 2"]:
-        """Slopes of the Wiener height."""
+        """Slopes of the robust height."""
         return self.offers[0]
+
+    @property
+    def height_px(self) -> Map:
+        """The robust height, pixels."""
+        return from_cosine_modes_2d(self.modes)
 
     def maps(self) -> tuple[Float[Array, "y x s"], Float[Array, "y x v 2"]]:
         """Scalar and vector maps for the network, all of order one."""
-        wiener, given, despiked, near, wide, summit, wide_summit, _ = self.offers
-        pairs = ((given, despiked), (despiked, near), (near, wide), (wide, wiener), (summit, near), (wide_summit, wide))
+        robust, given, mended, near, wide, summit, wide_summit, _ = self.offers
+        pairs = ((given, mended), (mended, near), (near, wide), (wide, robust), (summit, near), (wide_summit, wide))
         vectors = [jnp.arcsinh((one - other) / self.noise) for one, other in pairs]
         vectors += [jnp.arcsinh(wide / self.noise), jnp.arcsinh(wide)]
         curl = jnp.abs(loop_sums(self.slopes[..., 0], self.slopes[..., 1]))
@@ -86,8 +115,9 @@ class Clues(eqx.Module):
 class Belief(eqx.Module):
     """The network's answer.
 
-    - `slopes`: `(y, x, 2)`, dimensionless; `height_px`: `(y, x)` the Wiener height plus the least-squares height of
-      what the network changed about its slopes, pixels.
+    - `slopes`: `(y, x, 2)`, dimensionless: the offers in the shares that the network gives them, and a remainder of
+      its own. - `height_px`: `(y, x)` the robust height plus the least-squares height of what the network changed
+      about its slopes, each as far as it is believed, pixels.
     - `edge`, `undetermined`: `(y, x)` logits: a step or a crease runs through the pixel; the slopes do not say how high
       it is.
     """
@@ -97,21 +127,29 @@ class Belief(eqx.Module):
     edge: Map
     undetermined: Map
 
-    @classmethod
-    def of(cls, clues: Clues, scalars: Float[Array, "y x s"], vectors: Float[Array, "y x 1 2"]) -> Belief:
-        """Slopes shared among the offers as the network says, and a remainder of its own."""
-        shares = jax.nn.softmax(
-            scalars[..., : len(OFFERS)] + jnp.asarray(_FIRST_BELIEF, scalars.dtype)[None, None], axis=-1
-        )
-        slopes = jnp.einsum("yxo,oyxv->yxv", shares, clues.offers) + clues.noise * vectors[..., 0, :]
-        change = slopes - clues.smooth
-        height = clues.height_px + poisson(divergence(trapezoid(change[..., 0], change[..., 1])))
-        return cls(slopes, height, scalars[..., -2] - 2.0, scalars[..., -1] - 4.0)
+
+def ring_clues(clues: Clues, change: Map) -> Float[Array, "ring 8"]:
+    """What the spectra say about the robust height and about the height `change` (both cosine modes), ring by ring.
+
+    All of order one: logarithms of powers over the noise's, how alike the two are, and where in the spectrum this is.
+    """
+    shape, eigenvalue = change.shape, laplacian_of_modes(change.shape, change.dtype)
+    ring = rings_of(shape, _RINGS)
+    own, other, both = (
+        ring_mean(eigenvalue * m, ring, _RINGS) for m in (clues.modes**2, change**2, clues.modes * change)
+    )
+    floor = 1e-6 * clues.noise**2 + 1e-12 * jnp.max(clues.whole) + 1e-20
+    level = clues.ring_noise + floor
+    count = ring_counts(shape, _RINGS).astype(change.dtype)
+    numbers = [0.2 * jnp.log((power + floor) / level) for power in (clues.whole, own, other)]
+    numbers += [both / jnp.sqrt(own * other + floor**2), 0.2 * jnp.log(level / clues.noise**2)]
+    numbers += [0.1 * jnp.log(clues.noise) + 0.3, 0.2 * jnp.log(count + 1.0), jnp.linspace(-1.0, 1.0, _RINGS)]
+    return jnp.stack([jnp.broadcast_to(n, (_RINGS,)).astype(change.dtype) for n in numbers], axis=-1)
 
 
 def believe(config: Any, parameters: Any, slope_x: Map, slope_y: Map) -> Belief:
     """The network's belief about slopes of any shape. Turns and flips with them. Gradient: exact almost everywhere."""
-    from eclipsjax.nn.depth import apply_depth
+    from eclipsjax.nn.depth import apply_depth, apply_ring_gates
 
     clues = Clues.of(slope_x, slope_y)
     scalars, vectors = clues.maps()
@@ -119,8 +157,15 @@ def believe(config: Any, parameters: Any, slope_x: Map, slope_y: Map) -> Belief:
         tuple(_crop(m, slope_x.shape, before) for m in apply_depth(config, parameters, *padded))
         for padded, before in _paddings(scalars[None], vectors[None], config.multiple)
     ]
-    scalars, vectors = (sum(maps) / len(answers) for maps in zip(*answers, strict=True))
-    return Belief.of(clues, scalars[0], vectors[0])
+    scalars, vectors = (sum(maps)[0] / len(answers) for maps in zip(*answers, strict=True))
+    first = jnp.asarray(_FIRST_BELIEF, scalars.dtype)[None, None]
+    shares = jax.nn.softmax(scalars[..., : len(OFFERS)] + first, axis=-1)
+    slopes = jnp.einsum("yxo,oyxv->yxv", shares, clues.offers) + clues.noise * vectors[..., 0, :]
+    difference = slopes - clues.smooth
+    change = cosine_modes_2d(poisson(divergence(trapezoid(difference[..., 0], difference[..., 1]))))
+    gates = apply_ring_gates(config, parameters, ring_clues(clues, change))[rings_of(change.shape, _RINGS)]
+    height = from_cosine_modes_2d(gates[..., 0] * clues.modes + gates[..., 1] * change)
+    return Belief(slopes, height, scalars[..., -2] - 2.0, scalars[..., -1] - 4.0)
 
 
 def physical_losses(belief: Belief, clues: Clues) -> tuple[Scalar, Scalar, Scalar]:
@@ -146,13 +191,6 @@ def physical_losses(belief: Belief, clues: Clues) -> tuple[Scalar, Scalar, Scala
     miss = jnp.sqrt(1.0 + off) - 1.0
     border = jnp.concatenate([miss[0], miss[-1], miss[:, 0], miss[:, -1]])
     return curl, jnp.mean(miss), jnp.mean(border)
-
-
-def loop_sums(slope_x: Map, slope_y: Map) -> Float[Array, "y-1 x-1"]:
-    """Sum of the links' differences around every square of four pixels: 0 for a surface, noise (of twice the slopes'
-    variance) otherwise. Gradient: exact."""
-    links = trapezoid(slope_x, slope_y)
-    return links.x[:-1] + links.y[:, 1:] - links.x[1:] - links.y[:, :-1]
 
 
 def _paddings(scalars: Array, vectors: Array, multiple: int):
@@ -194,19 +232,3 @@ def _blur(values: Map, reach: float) -> Map:
         parts = (float(w) * lax.slice_in_dim(around, k, k + size, axis=axis) for k, w in enumerate(weights))
         values = sum(parts, start=jnp.zeros_like(values))
     return values
-
-
-def _despike(values: Map, limit: Scalar) -> Map:
-    """Pixels farther than `limit` beyond all that their neighbours span replaced by the neighbours' median."""
-    around = jnp.pad(values, 1, mode="edge")
-    rows, columns = values.shape
-    neighbours = jnp.stack(
-        [around[i : i + rows, j : j + columns] for i in range(3) for j in range(3) if (i, j) != (1, 1)]
-    )
-    ordered = jnp.sort(neighbours, axis=0)
-    median = 0.5 * (ordered[3] + ordered[4])
-    # A facet two pixels wide leaves each of its pixels at least two such neighbours: not a spike. Where neighbours
-    # differ much among each other a pixel may differ more.
-    limit = limit + 0.5 * (ordered[6] - ordered[1])
-    spike = (values > ordered[6] + limit) | (values < ordered[1] - limit)
-    return jnp.where(lax.stop_gradient(spike), median, values)

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from eclipsjax._types import InputError, Map, as_real, concrete
 from eclipsjax.inverse.integrators.auto import Auto
@@ -30,11 +30,14 @@ class Integration(eqx.Module):
     - `height_nm`: `(y, x)`, nm, mean 0 (on every island of the mask), NaN outside the mask.
     - `islands`: `(y, x)` one number per piece of the mask that hangs together, -1 outside; heights of different
       islands cannot be compared, nothing links them.
+    - `undetermined`: `(y, x)` true where the method knows that slopes do not say how heights hang together: at the
+      core of a dislocation without a visible step, and along a cut from there to the border.
     - `method`: what integrated (with `Auto`, what it picked); `why`: its reason, in words. Static.
     """
 
     height_nm: Map
     islands: Int[Array, "y x"]
+    undetermined: Bool[Array, "y x"]
     method: Any
     why: str = eqx.field(static=True)
 
@@ -91,8 +94,8 @@ def integration(
         raise InputError(
             f"method = {type(method).__name__}() takes no mask or weights: give one of {names}, or Despiked of one."
         )
-    height, labels = _integrate(slope_x, slope_y, pixel, method, mask, weights)
-    return Integration(height, labels, method, why)
+    height, labels, undetermined = _integrate(slope_x, slope_y, pixel, method, mask, weights)
+    return Integration(height, labels, undetermined, method, why)
 
 
 def takes_weights(method: Any) -> bool:
@@ -130,9 +133,13 @@ def _integrate(slope_x, slope_y, pixel, method, mask, weights):
         slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
         weights = jnp.ones_like(slope_x) if weights is None else jnp.where(mask, weights, 0.0)
     height = centred(method.height_px(slope_x, slope_y, weights, mask), labels) * pixel.astype(slope_x.dtype)
+    if hasattr(method, "undetermined"):
+        undetermined = method.undetermined(slope_x, slope_y)
+    else:
+        undetermined = jnp.zeros(height.shape, bool)
     if mask is None:
-        return height, jnp.zeros(height.shape, jnp.int32)
-    return jnp.where(mask, height, jnp.nan), labels
+        return height, jnp.zeros(height.shape, jnp.int32), undetermined
+    return jnp.where(mask, height, jnp.nan), labels, undetermined & mask
 
 
 def _check(slope_x, slope_y, pixel, mask, weights) -> None:

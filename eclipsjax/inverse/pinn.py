@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from eclipsjax._types import InputError, Map
 from eclipsjax.inverse.belief import Belief, Clues, believe, physical_losses
+from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
 
 KIND = "depth network"
+SHIPPED = Path(__file__).resolve().parent.parent / "nn" / "weights" / "depth.npz"
+# Logit of what is known.
+_SURE = 20.0
 
 
 class DepthNet(eqx.Module):
-    """A U-Net cleans the slopes, least squares makes heights of them: `DepthNet.load(path)`.
+    """A U-Net cleans the slopes, least squares makes heights of them: `DepthNet.shipped()` or `DepthNet.load(path)`.
 
     - `parameters`: of the network, nested dictionaries of arrays; `config`: its shape (static).
     - `card`: how it was trained and what it reached, JSON text (static).
@@ -60,13 +64,25 @@ class DepthNet(eqx.Module):
 
         save_weights(Path(path), KIND, self.config.as_json(), self.parameters, json.loads(self.card))
 
+    @classmethod
+    def shipped(cls) -> DepthNet:
+        """The weights that come with the package; `card` says how they were made and what they reached."""
+        return _shipped()
+
     def believe(self, slope_x: Map, slope_y: Map) -> Belief:
-        """Slopes, height (px) and the masks' logits, all `(y, x)`, in the network's float32."""
+        """Slopes, height (px) and the masks' logits, all `(y, x)`, in the network's float32.
+
+        Screw dislocations whose step no slope shows are taken out before and put back after, as `Dislocated` does.
+        """
         return _believe(self.config, self.parameters, *(s.astype(jnp.float32) for s in (slope_x, slope_y)))
 
     def height_px(self, slope_x: Map, slope_y: Map, weights: None = None, mask: None = None) -> Map:
         """Height in pixels, up to a constant."""
         return self.believe(slope_x, slope_y).height_px.astype(slope_x.dtype)
+
+    def undetermined(self, slope_x: Map, slope_y: Map) -> Bool[Array, "y x"]:
+        """True where the slopes do not say how heights hang together."""
+        return self.believe(slope_x, slope_y).undetermined > 0
 
     def refined(
         self,
@@ -92,7 +108,19 @@ class DepthNet(eqx.Module):
         return DepthNet(parameters, self.config, self.card)
 
 
-_believe = jax.jit(believe, static_argnums=0)
+@cache
+def _shipped() -> DepthNet:
+    return DepthNet.load(SHIPPED)
+
+
+@partial(jax.jit, static_argnums=0)
+def _believe(config, parameters, slope_x: Map, slope_y: Map) -> Belief:
+    shape, found = slope_x.shape, hidden_dislocations(slope_x, slope_y)
+    theirs = found.slopes(shape)
+    belief = believe(config, parameters, slope_x - theirs[0], slope_y - theirs[1])
+    marked = jnp.where(found.undetermined(shape), _SURE, belief.undetermined)
+    slopes, height = belief.slopes + jnp.stack(theirs, axis=-1), belief.height_px + found.height_px(shape)
+    return Belief(slopes, height, belief.edge, marked)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

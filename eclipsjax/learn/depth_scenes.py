@@ -142,10 +142,10 @@ def _steps(shape, key, finest=1.0, facets=(6.0, 50.0)) -> Scene:
     )
 
 
-def _spiral(shape, key, sides=0, arms=1) -> Scene:
+def _spiral(shape, key, sides=0, arms=1, finest=1.0, facets=(10.0, 45.0)) -> Scene:
     k = jax.random.split(key, 4)
-    spacing, facet = _log(k[0], 18.0, 70.0), _log(k[1], 10.0, 45.0)
-    height = _uniform(k[2], 0.1, 0.7) * spacing * jnp.tan(jnp.deg2rad(facet))
+    spacing, facet = finest * _log(k[0], 18.0, 70.0), _log(k[1], *facets)
+    height = _uniform(k[2], 0.1, 0.7) * spacing * jnp.minimum(jnp.tan(jnp.deg2rad(facet)), 1.0)
     return synthetic.spiral(
         shape,
         1.0,
@@ -220,6 +220,7 @@ FAMILIES: dict[str, tuple[Callable[..., Scene], int]] = {
     "square islands": (partial(_islands, sides=4), 1),
     "unresolved islands": (partial(_islands, finest=4.0, wall=(70.0, 87.0)), 4),
     "unresolved steps": (partial(_steps, finest=4.0, facets=(50.0, 85.0)), 4),
+    "unresolved spiral": (partial(_spiral, finest=4.0, facets=(75.0, 87.0)), 4),
     "particles": (_round, 1),
     "pits": (partial(_round, pits=True), 1),
     "sinusoid": (_sinusoid, 1),

@@ -29,7 +29,7 @@ class Recipe:
     """How the network is trained. `size` pixels and `batch` lessons a step; the last `large_share` of the steps take a
     quarter of the batch at twice the size. Learning rate up over `warm` steps, then down a cosine to nothing."""
 
-    steps: int = 12000
+    steps: int = 8000
     size: int = 128
     batch: int = 4
     large_share: float = 0.3
@@ -109,15 +109,18 @@ def _step(optimiser, config, averaging, state, lesson):
 def lesson_losses(config: DepthConfig, parameters: Any, lesson: Lesson) -> Array:
     """The loss and its terms, as `TERMS` names them.
 
-    Heights and slopes are scored by their rms error (a plane removed from the heights) relative to that of the Wiener
+    Heights and slopes are scored by their rms error (a plane removed from the heights) relative to that of the robust
     height, from which the network starts: below 1 is better than classical.
     """
     belief = believe(config, parameters, lesson.slope_x, lesson.slope_y)
     clues = Clues.of(lesson.slope_x, lesson.slope_y)
     determined = ~jnp.any(lesson.undetermined)
     span = jnp.max(lesson.height_px) - jnp.min(lesson.height_px)
-    start = _rms(_level(clues.height_px - lesson.height_px)) + 1e-3 * span
-    height = jnp.where(determined, _rms(_level(belief.height_px - lesson.height_px)) / start, 1.0)
+    start = _rms(_level(clues.height_px - lesson.height_px)) + 2e-4 * span
+    ratio = _rms(_level(belief.height_px - lesson.height_px)) / start
+    # Where the robust height is nearly exact ratios are huge: there only their logarithm counts.
+    softened = jnp.where(ratio > 1.0, 1.0 + jnp.log(jnp.maximum(ratio, 1.0)), ratio)
+    height = jnp.where(determined, softened, 1.0)
     truth = jnp.stack([lesson.true_x, lesson.true_y], axis=-1)
     slope = _rms(belief.slopes - truth) / (_rms(clues.smooth - truth) + 0.1 * clues.noise)
     edge = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.edge, lesson.edge.astype(jnp.float32)))

@@ -1,7 +1,8 @@
 """The depth network: from slopes and what is known about their noise to better slopes, with doubts.
 
 A U-Net of equivariant convolutions. It starts at half resolution and knows nothing of pixel size or height: slopes in,
-slopes out; the integration on top of it is the caller's (`inverse/belief.py`).
+slopes out. A second, small one sees spectra, ring by ring, and says how much of each wavelength to believe. The
+integration between the two is the caller's (`inverse/belief.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -20,13 +22,16 @@ from eclipsjax.nn.equivariant import Between, Lift, Lower, Norm
 @dataclass(frozen=True)
 class DepthConfig:
     """Shape of the network: maps that go in and come out, fields (of 8 channels) per level, each at half the size of
-    the one before, the first at half the image's."""
+    the one before, the first at half the image's; numbers per ring of wavelengths that go in, gates that come out."""
 
     scalars_in: int = 4
     vectors_in: int = 8
     fields: tuple[int, ...] = (4, 8, 12, 16, 16)
     scalars_out: int = 10
     vectors_out: int = 1
+    ring_clues: int = 8
+    ring_channels: int = 16
+    gates: int = 2
 
     @property
     def multiple(self) -> int:
@@ -56,8 +61,21 @@ class Residual(nnx.Module):
         return x + self.second(nnx.silu(self.first(nnx.silu(self.norm(x)))))
 
 
+class RingGates(nnx.Module):
+    """Numbers per ring `(b, ring, n)` in, gates from 0 to 2 out, all 1 to begin with: convolutions along the rings."""
+
+    def __init__(self, config: DepthConfig, *, rngs: nnx.Rngs):
+        width = config.ring_channels
+        self.first = nnx.Conv(config.ring_clues, width, (5,), rngs=rngs)
+        self.second = nnx.Conv(width, width, (5,), rngs=rngs)
+        self.last = nnx.Conv(width, config.gates, (3,), kernel_init=nnx.initializers.zeros, rngs=rngs)
+
+    def __call__(self, clues: Array) -> Array:
+        return 1.0 + jnp.tanh(self.last(nnx.silu(self.second(nnx.silu(self.first(clues))))))
+
+
 class DepthNetwork(nnx.Module):
-    """U-Net: scalar maps `(b, y, x, s)` and vector maps `(b, y, x, v, 2)` in, the same kinds out."""
+    """U-Net: scalar maps `(b, y, x, s)` and vector maps `(b, y, x, v, 2)` in, the same kinds out; and `ring_gates`."""
 
     def __init__(self, config: DepthConfig, *, rngs: nnx.Rngs):
         fields = config.fields
@@ -68,6 +86,7 @@ class DepthNetwork(nnx.Module):
         self.up = nnx.List([Residual(f, rngs=rngs) for f in fields[:-1]])
         self.norm = Norm(fields[0], rngs=rngs)
         self.head = Lower(fields[0], config.scalars_out, config.vectors_out, rngs=rngs)
+        self.ring_gates = RingGates(config, rngs=rngs)
 
     def __call__(self, scalars: Array, vectors: Array) -> tuple[Array, Array]:
         x, kept = self.stem(scalars, vectors), []
@@ -96,9 +115,18 @@ def apply_depth(
     config: DepthConfig, parameters: Any, scalars: Float[Array, "b y x s"], vectors: Float[Array, "b y x v 2"]
 ) -> tuple[Array, Array]:
     """The network's `(scalars, vectors)`: `(b, y, x, s')` and `(b, y, x, v', 2)`. Gradient: exact in all arrays."""
+    return _with_parameters(config, parameters)(scalars, vectors)
+
+
+def apply_ring_gates(config: DepthConfig, parameters: Any, clues: Float[Array, "ring n"]) -> Float[Array, "ring g"]:
+    """How much of what to believe in every ring of wavelengths, from 0 to 2. Gradient: exact in all arrays."""
+    return _with_parameters(config, parameters).ring_gates(clues[None])[0]
+
+
+def _with_parameters(config: DepthConfig, parameters: Any) -> DepthNetwork:
     graph, state = nnx.split(nnx.eval_shape(lambda: _network(config, jax.random.key(0))))
     nnx.replace_by_pure_dict(state, parameters)
-    return nnx.merge(graph, state)(scalars, vectors)
+    return nnx.merge(graph, state)
 
 
 def _network(config: DepthConfig, key: Array) -> DepthNetwork:

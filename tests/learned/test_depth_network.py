@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eclipsjax import InputError
-from eclipsjax.inverse.belief import OFFERS, Clues, believe, loop_sums
+from eclipsjax.inverse.belief import OFFERS, Clues, believe
+from eclipsjax.inverse.integrators.links import loop_sums
 from eclipsjax.inverse.integrators.wiener import Wiener
 from eclipsjax.inverse.pinn import DepthNet
 from eclipsjax.nn.depth import DepthConfig, initial_parameters
@@ -58,7 +59,7 @@ def test_lone_spikes_are_taken_out_and_facets_are_not():
     spiky = truth.copy()
     spiky[5, 4], spiky[14, 20] = 2.0, -1.5
     clues = Clues.of(jnp.asarray(spiky), jnp.zeros((20, 24), jnp.float32))
-    np.testing.assert_allclose(clues.offers[OFFERS.index("despiked"), ..., 0], truth, atol=1e-6)
+    np.testing.assert_allclose(clues.offers[OFFERS.index("mended"), ..., 0], truth, atol=1e-6)
 
 
 def test_noise_is_read_from_the_curl():

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sparse
+from integrators import BENT, EVERY, LINEAR, SHAPE, centred, grid, noise
 from scipy.sparse.linalg import spsolve
 
 import eclipsjax as ej
@@ -17,35 +18,6 @@ from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_mo
 from eclipsjax.inverse.integrators.links import cubic, divergence, poisson, trapezoid
 
 PIXEL_NM = 3.0
-SHAPE = (12, 15)
-LINEAR = {
-    "Poisson": ej.Poisson(),
-    "SpectralPoisson": ej.SpectralPoisson(),
-    "FrankotChellappa": ej.FrankotChellappa(),
-    "HarkerOLeary": ej.HarkerOLeary(),
-    "path": ej.PathIntegration(),
-    "paths both ways": ej.PathIntegration(both_ways=True),
-}
-BENT = {
-    "Wiener": ej.Wiener(rings=6),
-    "LeastAbsolute": ej.LeastAbsolute(iterations=15),
-    "Robust": ej.Robust(iterations=12),
-    "Despiked": ej.Despiked(ej.Poisson()),
-}
-EVERY = {**LINEAR, **BENT, "Bilateral": ej.Bilateral(rounds=3)}
-
-
-def grid(shape):
-    y, x = np.meshgrid(*(np.arange(n, dtype=float) for n in shape), indexing="ij")
-    return x, y
-
-
-def noise(shape=SHAPE, seed=0):
-    return tuple(jnp.asarray(a) for a in np.random.default_rng(seed).normal(size=(2, *shape)))
-
-
-def centred(z):
-    return z - np.mean(z)
 
 
 # --- exact on their own class ---
@@ -355,90 +327,3 @@ def test_in_float32(name):
     assert narrow.dtype == jnp.float32
     wide = ej.integrate(p, q, 2.0, EVERY[name])
     np.testing.assert_allclose(narrow, wide, atol=2e-4 * np.ptp(wide))
-
-
-def test_islands_have_their_own_mean():
-    x, y = grid((20, 30))
-    mask = ((x - 6) ** 2 + (y - 9) ** 2 < 25) | ((x - 20) ** 2 + (y - 9) ** 2 < 36)
-    mask[19, 29] = True
-    z = 0.05 * (x - 3) ** 2 - 0.4 * y
-    found = ej.integration(0.1 * (x - 3), np.full(x.shape, -0.4), 1.0, ej.Poisson(1e-13), mask)
-    labels = np.asarray(found.islands)
-    assert found.island_count == 3 and (labels >= 0).sum() == mask.sum() and (labels[~mask] == -1).all()
-    assert found.why == "as asked for"
-    for label in np.unique(labels[mask]):
-        own = labels == label
-        np.testing.assert_allclose(np.asarray(found.height_nm)[own], centred(z[own]), atol=1e-8)
-
-
-@pytest.mark.parametrize("method", [ej.LeastAbsolute(), ej.Bilateral(), ej.Despiked(ej.Poisson())])
-def test_other_weighable_methods_on_islands(method):
-    x, y = grid((20, 30))
-    mask = (x < 12) | (x > 15)
-    found = np.asarray(ej.integrate(np.where(mask, 0.3, np.nan), np.where(mask, -0.1, np.nan), 1.0, method, mask))
-    z = 0.3 * x - 0.1 * y
-    for own in (x < 12, x > 15):
-        np.testing.assert_allclose(found[own], centred(z[own]), atol=1e-3)
-
-
-# --- methods that look at the slopes ---
-
-
-def scene_slopes(scene, noise_deg, outliers, seed=0):
-    rng = np.random.default_rng(seed)
-    p, q = (np.array(s) for s in (scene.truth.slope_x, scene.truth.slope_y))
-    p, q = (s + np.radians(noise_deg) * rng.normal(size=s.shape) for s in (p, q))
-    hit = rng.random(p.shape) < outliers
-    return tuple(np.where(hit, s + rng.normal(size=s.shape), s) for s in (p, q))
-
-
-def percent(height_nm, scene):
-    return float(ej.height_error(height_nm, scene.surface.height_nm).percent.plane)
-
-
-@pytest.fixture(scope="module")
-def rough():
-    return ej.synthetic.rough((96, 96), 2.0, key=jax.random.key(1), rms_slope=0.3)
-
-
-def test_despiked_wiener_is_nearly_as_good_as_without_outliers(rough):
-    clean = percent(ej.integrate(*scene_slopes(rough, 1.0, 0.0), 2.0, ej.Wiener()), rough)
-    spiked = scene_slopes(rough, 1.0, 0.02)
-    plain = percent(ej.integrate(*spiked, 2.0, ej.Wiener()), rough)
-    despiked = percent(ej.integrate(*spiked, 2.0, ej.Despiked(ej.Wiener())), rough)
-    assert despiked < 3 * clean and plain > 5 * clean
-
-
-def test_despiking_leaves_edges_alone():
-    scene = ej.synthetic.islands((96, 96), 2.0, count=6)
-    slopes = scene_slopes(scene, 0.0, 0.0)
-    plain, despiked = (ej.integrate(*slopes, 2.0, m) for m in (ej.Wiener(), ej.Despiked(ej.Wiener())))
-    assert percent(despiked, scene) < 1.05 * percent(plain, scene)
-
-
-def test_noise_is_shrunk_where_it_drowns_the_surface(rough):
-    slopes = tuple(0.02 * s for s in scene_slopes(rough, 0.0, 0.0))
-    noisy = tuple(s + 0.05 * n for s, n in zip(slopes, noise((96, 96)), strict=True))
-    truth = ej.Surface(0.02 * rough.surface.height_nm, 2.0).height_nm
-    poisson_, wiener = (
-        float(ej.height_error(ej.integrate(*noisy, 2.0, m), truth).rms_nm.mean) for m in (ej.Poisson(), ej.Wiener())
-    )
-    assert wiener < 0.8 * poisson_
-
-
-@pytest.mark.parametrize(
-    "noise_deg, outliers, wanted", [(3.0, 0.0, ej.Wiener()), (1.0, 0.02, ej.Despiked(ej.Robust()))]
-)
-def test_auto_picks_and_says_why(rough, noise_deg, outliers, wanted):
-    slopes = scene_slopes(rough, noise_deg, outliers)
-    found = ej.integration(*slopes, 2.0)
-    assert found.method == wanted and "disagree by" in found.why
-    np.testing.assert_array_equal(found.height_nm, ej.integrate(*slopes, 2.0, wanted))
-
-
-def test_auto_with_a_mask_takes_a_method_that_can(rough):
-    mask = np.ones((96, 96), bool)
-    mask[30:40, 20:50] = False
-    for outliers, wanted in ((0.0, ej.Poisson()), (0.02, ej.Despiked(ej.LeastAbsolute()))):
-        slopes = (np.where(mask, s, np.nan) for s in scene_slopes(rough, 2.0, outliers))
-        assert ej.integration(*slopes, 2.0, mask=mask).method == wanted

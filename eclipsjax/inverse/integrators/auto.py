@@ -12,10 +12,10 @@ from eclipsjax._types import InputError, Scalar, as_real, concrete
 from eclipsjax.inverse.integrators.bilateral import Bilateral
 from eclipsjax.inverse.integrators.despiked import Despiked, find_spikes
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
-from eclipsjax.inverse.integrators.links import cubic, divergence, poisson
-from eclipsjax.inverse.integrators.outlying import TWO, typical
+from eclipsjax.inverse.integrators.links import cubic, divergence, loop_noise, poisson
+from eclipsjax.inverse.integrators.outlying import TWO, lone_spikes, typical
 from eclipsjax.inverse.integrators.poisson import Poisson
-from eclipsjax.inverse.integrators.robust import Robust, gradient, huber_fit
+from eclipsjax.inverse.integrators.robust import Robust, gradient
 from eclipsjax.inverse.integrators.wiener import Wiener
 
 # Root mean square over median of what least squares leaves: 1.2 for Gaussian noise. Limits read off
@@ -91,13 +91,10 @@ def _residual(slope_x, slope_y, mask, weights) -> tuple[Scalar, Scalar]:
 
 @jax.jit
 def _spike_share(slope_x, slope_y, mask, weights) -> Scalar:
-    inside = None
     if weights is None:
-        height = huber_fit(slope_x, slope_y, 2.5, 16)[0]
-    else:
-        slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-        inside = mask & (weights > 0)
-        height = LeastAbsolute(iterations=20).height_px(slope_x, slope_y, jnp.where(mask, weights, 0.0), mask)
+        return jnp.mean(lone_spikes(slope_x, slope_y, loop_noise(slope_x, slope_y)).astype(slope_x.dtype))
+    slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
+    inside = mask & (weights > 0)
+    height = LeastAbsolute(iterations=20).height_px(slope_x, slope_y, jnp.where(mask, weights, 0.0), mask)
     spikes = find_spikes(slope_x, slope_y, gradient(height), 5.0, inside).astype(slope_x.dtype)
-    count = slope_x.size if inside is None else jnp.maximum(jnp.sum(inside.astype(slope_x.dtype)), 1.0)
-    return jnp.sum(spikes) / count
+    return jnp.sum(spikes) / jnp.maximum(jnp.sum(inside.astype(slope_x.dtype)), 1.0)

@@ -1,4 +1,4 @@
-"""Which pixels stand alone: sizes of misfits against their neighbourhood and against the whole image."""
+"""Which pixels stand alone: their misfits against their neighbourhood's and against the noise of the whole image."""
 
 from __future__ import annotations
 
@@ -26,15 +26,25 @@ def typical(sizes: Map, inside: Bool[Array, "y x"] | None = None) -> Scalar:
 
 
 def median_of_nine(values: Map, spacing: int = 1) -> Map:
-    """Median along x of medians along y, each of three values `spacing` apart, mirrored at the border."""
-    for axis in (0, 1):
-        apart = min(spacing, values.shape[axis] - 1)
-        if apart > 0:
-            wide = jnp.pad(values, [(apart, apart) if a == axis else (0, 0) for a in (0, 1)], mode="reflect")
-            low, high = (lax.slice_in_dim(wide, s, s + values.shape[axis], axis=axis) for s in (0, 2 * apart))
-            pair = jnp.minimum(low, high), jnp.maximum(low, high)
-            values = jnp.maximum(pair[0], jnp.minimum(pair[1], values))
-    return values
+    """Median of the three by three values that lie `spacing` apart around each, mirrored at the border."""
+    low, middle, high = _sorted(*_threes(values, 0, spacing))
+    least, greatest = _threes(low, 1, spacing), _threes(high, 1, spacing)
+    most_low = jnp.maximum(jnp.maximum(least[0], least[1]), least[2])
+    least_high = jnp.minimum(jnp.minimum(greatest[0], greatest[1]), greatest[2])
+    return _sorted(most_low, _sorted(*_threes(middle, 1, spacing))[1], least_high)[1]
+
+
+def _threes(values: Map, axis: int, spacing: int) -> tuple[Map, Map, Map]:
+    """Each value and the two that lie `spacing` before and after it."""
+    size = values.shape[axis]
+    apart = min(spacing, size - 1)
+    wide = jnp.pad(values, [(apart, apart) if a == axis else (0, 0) for a in (0, 1)], mode="reflect")
+    return tuple(lax.slice_in_dim(wide, s, s + size, axis=axis) for s in (0, apart, 2 * apart))
+
+
+def _sorted(one: Map, two: Map, three: Map) -> tuple[Map, Map, Map]:
+    low, high = jnp.minimum(one, two), jnp.maximum(one, two)
+    return jnp.minimum(low, three), jnp.maximum(low, jnp.minimum(high, three)), jnp.maximum(high, three)
 
 
 def standing_out(miss: Map, threshold: float, inside: Bool[Array, "y x"] | None = None) -> Bool[Array, "y x"]:
@@ -52,3 +62,38 @@ def alone(miss: Map, share: float = 0.3, company: int = 3) -> Bool[Array, "y x"]
     around = jnp.pad(miss, 2)
     shifted = (around[i : i + rows, j : j + columns] for i in range(5) for j in range(5) if (i, j) != (2, 2))
     return sum((other > share * miss).astype(jnp.int32) for other in shifted) <= company
+
+
+def without_spikes(slope_x: Map, slope_y: Map, noise: Scalar, threshold: float = 4.0) -> tuple[Map, Map]:
+    """Slopes with lone pixels, far beyond what their neighbours span, replaced by their neighbourhood's median.
+
+    `noise`: standard deviation of the slopes' noise. Gradient: exact, which pixels are replaced held fixed.
+    """
+    spikes = lone_spikes(slope_x, slope_y, noise, threshold)
+    return tuple(jnp.where(spikes, median_of_nine(s), s) for s in (slope_x, slope_y))
+
+
+def lone_spikes(slope_x: Map, slope_y: Map, noise: Scalar, threshold: float = 4.0) -> Bool[Array, "y x"]:
+    """True where a slope lies `threshold` * `noise`, and as much as its neighbours differ among each other, beyond
+    all of these but one, and few pixels around differ likewise from their neighbourhood. Gradient: none."""
+    slopes = lax.stop_gradient((slope_x, slope_y))
+    beyond = jnp.zeros(slope_x.shape, bool)
+    for values in slopes:
+        low, high = _all_but_one(values)
+        limit = threshold * noise + (high - low)
+        beyond = beyond | (values > high + limit) | (values < low - limit)
+    return beyond & alone(jnp.hypot(*(s - median_of_nine(s) for s in slopes)))
+
+
+def _all_but_one(values: Map) -> tuple[Map, Map]:
+    """Least and greatest of the eight pixels around, without the one that is farthest out on either side."""
+    rows, columns = values.shape
+    around = jnp.pad(values, 1, mode="edge")
+    shifted = (around[i : i + rows, j : j + columns] for i in range(3) for j in range(3) if (i, j) != (1, 1))
+    first = next(shifted)
+    least, greatest = first, first
+    low, high = jnp.full_like(first, jnp.inf), jnp.full_like(first, -jnp.inf)
+    for other in shifted:
+        low, high = jnp.minimum(low, jnp.maximum(least, other)), jnp.maximum(high, jnp.minimum(greatest, other))
+        least, greatest = jnp.minimum(least, other), jnp.maximum(greatest, other)
+    return low, high

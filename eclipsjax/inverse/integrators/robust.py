@@ -14,7 +14,7 @@ from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_modes_2d
 from eclipsjax.inverse.integrators.least_absolute import link_spread
 from eclipsjax.inverse.integrators.links import Links, cubic, differences, divergence, poisson
-from eclipsjax.inverse.integrators.wiener import shrinkage
+from eclipsjax.inverse.integrators.wiener import Rings, believed_share, ring_spectra
 
 
 class Robust(eqx.Module):
@@ -36,14 +36,19 @@ class Robust(eqx.Module):
 
     def height_px(self, slope_x: Map, slope_y: Map, weights: None, mask: None) -> Map:
         """Height in pixels, up to a constant."""
-        height, steps, limit = huber_fit(slope_x, slope_y, self.cutoff, self.iterations)
         if not self.rings:
-            return height
-        excess = jax.tree.map(lambda m: m - jnp.clip(m, -limit, limit), steps - differences(height))
-        spare_x, spare_y = _on_pixels(excess)
-        return from_cosine_modes_2d(
-            cosine_modes_2d(height) * shrinkage(slope_x - spare_x, slope_y - spare_y, self.rings)
-        )
+            return huber_fit(slope_x, slope_y, self.cutoff, self.iterations)[0]
+        modes, *spectra = robust_modes(slope_x, slope_y, self.cutoff, self.iterations, self.rings)
+        return from_cosine_modes_2d(modes * believed_share(*spectra, slope_x.shape))
+
+
+def robust_modes(slope_x: Map, slope_y: Map, cutoff: float, iterations: int, rings: int) -> tuple[Map, Rings, Rings]:
+    """Cosine modes of the height of least Huber loss (px), and the spectra (`ring_spectra`) of the slopes without what
+    lies beyond the cutoff. Gradient: as `Robust`'s."""
+    height, steps, limit = huber_fit(slope_x, slope_y, cutoff, iterations)
+    excess = jax.tree.map(lambda m: m - jnp.clip(m, -limit, limit), steps - differences(height))
+    spare_x, spare_y = _on_pixels(excess)
+    return cosine_modes_2d(height), *ring_spectra(slope_x - spare_x, slope_y - spare_y, rings)
 
 
 def huber_fit(slope_x: Map, slope_y: Map, cutoff: float, iterations: int) -> tuple[Map, Links, Scalar]:

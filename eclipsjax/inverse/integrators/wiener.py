@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from eclipsjax._types import Map
 from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d
 from eclipsjax.inverse.integrators.links import cubic, divergence, laplacian_of_modes, poisson
 from eclipsjax.inverse.integrators.spectral import slope_modes
+
+Rings = Float[Array, "ring"]
 
 
 class Wiener(eqx.Module):
@@ -31,20 +33,28 @@ class Wiener(eqx.Module):
     def height_px(self, slope_x: Map, slope_y: Map, weights: None, mask: None) -> Map:
         """Height in pixels, up to a constant."""
         modes = cosine_modes_2d(poisson(divergence(cubic(slope_x, slope_y))))
-        return from_cosine_modes_2d(modes * shrinkage(slope_x, slope_y, self.rings))
+        share = believed_share(*ring_spectra(slope_x, slope_y, self.rings), slope_x.shape)
+        return from_cosine_modes_2d(modes * share)
 
 
-def shrinkage(slope_x: Map, slope_y: Map, rings: int) -> Map:
-    """S / (S + N) of every cosine mode, from 0 to 1. Gradient: exact where it is neither."""
+def ring_spectra(slope_x: Map, slope_y: Map, rings: int) -> tuple[Rings, Rings]:
+    """Mean squares of the slopes' modes in every ring: of all that could be height, and of the noise therein.
+
+    In slope units spectra are flat enough to be averaged over a ring. Gradient: exact.
+    """
     modes, gain = height_modes(slope_x, slope_y)
     noise = noise_spectrum(slope_x, slope_y, rings) * gain
     ring = rings_of(slope_x.shape, rings)
     eigenvalue = laplacian_of_modes(slope_x.shape, slope_x.dtype)
-    # In slope units (times the eigenvalue) spectra are flat enough to be averaged over a ring.
-    whole = ring_mean(eigenvalue * modes**2, ring, rings)
-    share = ring_mean(eigenvalue * noise, ring, rings) / jnp.where(whole > 0, whole, 1.0)
-    # Few modes make a poor estimate, and the longest waves weigh most: there shrink less than it says.
-    count = jnp.zeros(rings, share.dtype).at[ring.ravel()].add(1.0)
+    return ring_mean(eigenvalue * modes**2, ring, rings), ring_mean(eigenvalue * noise, ring, rings)
+
+
+def believed_share(whole: Rings, noise: Rings, shape: tuple[int, int]) -> Map:
+    """S / (S + N) of every cosine mode, from 0 to 1: 1 - noise / whole of its ring, less strict where a ring has few
+    modes: those make a poor estimate, and the longest waves weigh most. Gradient: exact where it is neither."""
+    ring, rings = rings_of(shape, whole.size), whole.size
+    count = ring_counts(shape, rings).astype(whole.dtype)
+    share = noise / jnp.where(whole > 0, whole, 1.0)
     return jnp.clip(1.0 - share * count / (count + 10.0), 0.0, 1.0)[ring]
 
 
@@ -71,6 +81,11 @@ def rings_of(shape: tuple[int, int], rings: int) -> Array:
     ky, kx = (frequencies(n, jnp.result_type(float)) for n in shape)
     radius = jnp.sqrt(ky[:, None] ** 2 + kx[None, :] ** 2) / (jnp.pi * 2**0.5)
     return jnp.minimum((rings * jnp.sqrt(radius)).astype(jnp.int32), rings - 1)
+
+
+def ring_counts(shape: tuple[int, int], rings: int) -> Int[Array, "{rings}"]:
+    """How many modes each ring has."""
+    return jnp.zeros(rings, jnp.int32).at[rings_of(shape, rings).ravel()].add(1)
 
 
 def ring_mean(values: Map, ring: Array, rings: int) -> Float[Array, "{rings}"]:

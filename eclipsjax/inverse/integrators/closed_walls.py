@@ -1,0 +1,89 @@
+"""Walls steeper than pixels resolve, made as steep as closed loops require.
+
+A pixel that a wall crosses shows a mean normal: how much of its area the wall covers, not how steep the wall is. But
+where terraces lead around the wall's end (growth spirals), a walk up the terraces and back across the wall must close.
+One number does it for the whole image: the tangent of the walls' angle.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from eclipsjax._types import Map, Scalar
+from eclipsjax.inverse.integrators.cosine import cosine_modes_2d
+from eclipsjax.inverse.integrators.links import (
+    differences,
+    divergence,
+    laplacian_of_modes,
+    loop_noise,
+    poisson,
+    trapezoid,
+)
+from eclipsjax.inverse.integrators.outlying import median_of_nine, without_spikes
+
+# A pixel belongs to a wall where it differs from its surroundings by these many times the noise, and by this slope.
+_NOISES, _LEAST = 4.0, 0.05
+# Loops are closed only by walls steeper than this, and only if walls explain this much (correlation) of what is open.
+_STEEP, _ALIKE = 4.0, 0.7
+
+
+class ClosedWalls(eqx.Module):
+    """`method`, after walls that no pixel resolves have been made as steep as closing loops requires.
+
+    Nothing is changed where loops close as measured, where the walls found would not be steep (slope 4) or do not
+    explain what is left open. Spikes are taken out first, as in `Despiked`.
+
+    - `method`: any other; weights and masks are not taken.
+
+    Gradient: that of the method, the walls' places and steepness held fixed.
+    """
+
+    method: Any
+
+    def height_px(self, slope_x: Map, slope_y: Map, weights: None, mask: None) -> Map:
+        """Height in pixels, up to a constant."""
+        noise = loop_noise(slope_x, slope_y)
+        return self.method.height_px(*closed_walls(*without_spikes(slope_x, slope_y, noise), noise), None, None)
+
+
+def closed_walls(slope_x: Map, slope_y: Map, noise: Scalar) -> tuple[Map, Map]:
+    """Slopes with walls as steep as closed loops require; as given where that says nothing.
+
+    Gradient: exact off the walls, zero on them where they are changed.
+    """
+    if min(slope_x.shape) < 2:
+        return slope_x, slope_y
+    fixed = lax.stop_gradient((slope_x, slope_y))
+    around = [median_of_nine(median_of_nine(s), 3) for s in fixed]
+    excess = [s - a for s, a in zip(fixed, around, strict=True)]
+    size = jnp.hypot(*excess)
+    wall = size > _NOISES * noise + _LEAST
+    # The mean normal of a pixel of which a vertical wall covers the share f has the slope f / (1 - f).
+    covered = [jnp.where(wall, e / (1.0 + size), 0.0) for e in excess]
+    bare = [jnp.where(wall, a, s) for a, s in zip(around, fixed, strict=True)]
+    open_, closing = _open_loops(*bare), _open_loops(*covered)
+    both, own = -jnp.sum(open_ * closing), jnp.sum(closing**2)
+    steepness = both / jnp.where(own > 0, own, 1.0)
+    alike = both / jnp.sqrt(jnp.maximum(own * jnp.sum(open_**2), 1e-30))
+    believed = wall & (steepness > _STEEP) & (alike > _ALIKE)
+    return tuple(
+        jnp.where(believed, a + steepness * c, s) for a, c, s in zip(around, covered, (slope_x, slope_y), strict=True)
+    )
+
+
+def _open_loops(slope_x: Map, slope_y: Map) -> Float[Array, "mode"]:
+    """Modes of what no height explains of the slopes, long waves weighing most: there ends of walls show, while the
+    pixels along a wall, which see more or less of it, do not."""
+    links = trapezoid(slope_x, slope_y)
+    fitted = differences(poisson(divergence(links)))
+    return jnp.concatenate([_long_waves(links.x - fitted.x), _long_waves(links.y - fitted.y)])
+
+
+def _long_waves(values: Map) -> Float[Array, "mode"]:
+    eigenvalue = laplacian_of_modes(values.shape, values.dtype)
+    return (cosine_modes_2d(values) / jnp.sqrt(jnp.where(eigenvalue > 0, eigenvalue, jnp.inf))).ravel()
