@@ -18,6 +18,7 @@ PIXEL_NM = 2.0
 SUPERSAMPLING = 8
 # Normals that noise tilts away from the beam are read as just below grazing.
 LEAST_NZ = 0.05
+CUT_STEP_NM = 12.0
 
 
 class Case(NamedTuple):
@@ -127,7 +128,7 @@ def branch_cut(shape, seed: int) -> Case:
     """A helicoid around a screw dislocation: the height jumps across a ray, the normals do not show it."""
     y, x = (PIXEL_NM * (np.arange(n) - 0.5 * (n - 1)) for n in shape)
     x, y = np.meshgrid(x, y)
-    rise = 12.0 / (2 * np.pi)
+    rise = CUT_STEP_NM / (2 * np.pi)
     square = np.maximum(x**2 + y**2, PIXEL_NM**2)
     turn = np.radians(_draw(seed)[1])
     angle = np.angle(np.exp(1j * (np.arctan2(y, x) - turn)))

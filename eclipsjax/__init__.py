@@ -85,6 +85,7 @@ from eclipsjax.inverse.integrators.despiked import Despiked as Despiked
 from eclipsjax.inverse.integrators.dislocations import Dislocated as Dislocated
 from eclipsjax.inverse.integrators.harker_oleary import HarkerOLeary as HarkerOLeary
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute as LeastAbsolute
+from eclipsjax.inverse.integrators.mixed_pixels import Unmixed as Unmixed
 from eclipsjax.inverse.integrators.paths import PathIntegration as PathIntegration
 from eclipsjax.inverse.integrators.poisson import Poisson as Poisson
 from eclipsjax.inverse.integrators.robust import Robust as Robust
@@ -93,6 +94,7 @@ from eclipsjax.inverse.integrators.spectral import (
     SpectralPoisson as SpectralPoisson,
 )
 from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
+from eclipsjax.inverse.pinn import DepthNet as DepthNet
 from eclipsjax.io.heights import read_height as read_height, write_height as write_height
 from eclipsjax.metrology.compare import (
     AngularError as AngularError,

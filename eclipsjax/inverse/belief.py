@@ -29,6 +29,7 @@ from eclipsjax.inverse.integrators.links import (
     poisson,
     trapezoid,
 )
+from eclipsjax.inverse.integrators.mixed_pixels import unmixed
 from eclipsjax.inverse.integrators.outlying import without_spikes
 from eclipsjax.inverse.integrators.robust import robust_modes
 from eclipsjax.inverse.integrators.wiener import (
@@ -40,15 +41,18 @@ from eclipsjax.inverse.integrators.wiener import (
 )
 from eclipsjax.specimen.surface import Surface
 
-# Offered to every pixel: the robust height's slope; the given one; that without spikes and with walls closed; its mean
-# normal over a small and over a wider neighbourhood; the summits among the image's slopes that the unsmoothed and the
-# widely smoothed one climb to; and level ground.
-OFFERS = ("robust", "given", "mended", "near", "wide", "summit", "wide summit", "level")
+# Offered to every pixel: the robust height's slope; the given one; that without spikes and with walls closed (mended);
+# that with edges' pixels unmixed; its mean normal over a small and over a wider neighbourhood; the summits among the
+# image's slopes that the unsmoothed and the widely smoothed one climb to; and level ground.
+OFFERS = ("robust", "given", "mended", "unmixed", "near", "wide", "summit", "wide summit", "level")
 # Logits to start from: mostly the robust height.
-_FIRST_BELIEF = (2.0, -2.0, 0.0, 0.0, -1.0, -2.0, -2.0, -2.0)
+_FIRST_BELIEF = (2.0, -2.0, 0.0, -1.0, 0.0, -1.0, -2.0, -2.0, -2.0)
 # Standard deviations of the two neighbourhoods, pixels; and of the summits' kernel, in those of the noise.
 _REACHES = (1.0, 3.0)
 _SUMMIT_WIDTH = 0.25
+# Offers that smooth over lie at most this many standard deviations of the noise from the robust slope: where there is
+# no noise there is nothing to smooth, and no share of theirs can do harm.
+_FARTHEST = 8.0
 # As `Robust` has them, with fewer rounds: what is left after these the network may do.
 _CUTOFF, _ROUNDS, _RINGS = 2.5, 12, 48
 
@@ -84,7 +88,9 @@ class Clues(eqx.Module):
         robust = jnp.stack(Surface(height, jnp.ones((), height.dtype)).slopes(), axis=-1)
         near, wide = (mean_slopes(mended, reach) for reach in _REACHES)
         (summit, wide_summit), (popularity, _) = summits(near, (mended, wide), _SUMMIT_WIDTH * noise)
-        offers = (robust, given, mended, near, wide, summit, wide_summit, jnp.zeros_like(given))
+        edges = jnp.stack(unmixed(mended[..., 0], mended[..., 1], noise), axis=-1)
+        calm = (near, wide, summit, wide_summit, jnp.zeros_like(given))
+        offers = (robust, given, mended, edges, *(robust + _shortened(c - robust, _FARTHEST * noise) for c in calm))
         return cls(given, jnp.stack(offers), popularity, modes, whole, ring_noise, noise)
 
     @property
@@ -99,15 +105,23 @@ class Clues(eqx.Module):
 
     def maps(self) -> tuple[Float[Array, "y x s"], Float[Array, "y x v 2"]]:
         """Scalar and vector maps for the network, all of order one."""
-        robust, given, mended, near, wide, summit, wide_summit, _ = self.offers
-        pairs = ((given, mended), (mended, near), (near, wide), (wide, robust), (summit, near), (wide_summit, wide))
+        robust, given, mended, edges, near, wide, summit, wide_summit, level = self.offers
+        pairs = (
+            (given, mended),
+            (edges, mended),
+            (mended, near),
+            (near, wide),
+            (wide, robust),
+            (summit, near),
+            (wide_summit, wide),
+        )
         vectors = [jnp.arcsinh((one - other) / self.noise) for one, other in pairs]
-        vectors += [jnp.arcsinh(wide / self.noise), jnp.arcsinh(wide)]
+        vectors += [(level - robust) / self.noise, jnp.arcsinh(robust)]
         curl = jnp.abs(loop_sums(self.slopes[..., 0], self.slopes[..., 1]))
         around = jnp.pad(curl, ((1, 1), (1, 1)), mode="edge")
         curl = 0.25 * (around[1:, 1:] + around[:-1, 1:] + around[1:, :-1] + around[:-1, :-1])
         level = jnp.full_like(curl, 0.3 * jnp.log(self.noise) + 1.0)
-        steep = 0.5 * jnp.log1p(jnp.linalg.norm(near, axis=-1) / self.noise)
+        steep = 0.5 * jnp.log1p(jnp.linalg.norm(robust, axis=-1) / self.noise)
         popular = 0.3 * jnp.log(self.popularity + 1e-4) + 1.0
         return jnp.stack([jnp.arcsinh(curl / self.noise), level, steep, popular], axis=-1), jnp.stack(vectors, axis=-2)
 
@@ -210,6 +224,11 @@ def _paddings(scalars: Array, vectors: Array, multiple: int):
 
 def _crop(maps: Array, shape: tuple[int, int], before: tuple[int, int]) -> Array:
     return maps[:, before[0] : before[0] + shape[0], before[1] : before[1] + shape[1]]
+
+
+def _shortened(vectors: Float[Array, "y x 2"], longest: Scalar) -> Float[Array, "y x 2"]:
+    """Vectors no longer than `longest`: the limit that is reached smoothly. Gradient: exact."""
+    return vectors / jnp.sqrt(1.0 + jnp.sum(vectors**2, axis=-1, keepdims=True) / longest**2)
 
 
 def mean_slopes(slopes: Float[Array, "y x 2"], reach: float) -> Float[Array, "y x 2"]:

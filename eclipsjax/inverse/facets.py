@@ -16,8 +16,8 @@ from eclipsjax._types import Map, Scalar
 Slopes = Float[Array, "y x 2"]
 
 # Cells along each side of the counted plane: odd, so that slope 0 is a cell's centre and turns map cells to cells.
-_CELLS = 257
-_CLIMBS = 6
+_CELLS = 129
+_CLIMBS = 5
 
 
 def summits(counted: Slopes, looked_up: tuple[Slopes, ...], width: Scalar) -> tuple[list[Slopes], list[Map]]:

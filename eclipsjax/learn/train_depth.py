@@ -29,7 +29,7 @@ class Recipe:
     """How the network is trained. `size` pixels and `batch` lessons a step; the last `large_share` of the steps take a
     quarter of the batch at twice the size. Learning rate up over `warm` steps, then down a cosine to nothing."""
 
-    steps: int = 8000
+    steps: int = 12000
     size: int = 128
     batch: int = 4
     large_share: float = 0.3
@@ -96,7 +96,7 @@ def _mixed(names: list[str], size: int, batch: int, key: Array) -> Lesson:
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _step(optimiser, config, averaging, state, lesson):
     def mean_loss(parameters):
-        terms = jax.vmap(partial(lesson_losses, config, parameters))(lesson)
+        terms = _all_losses(config, parameters, lesson)
         return jnp.mean(terms[:, 0]), jnp.mean(terms, axis=0)
 
     (_, terms), slope = jax.value_and_grad(mean_loss, has_aux=True)(state["parameters"])
@@ -126,7 +126,7 @@ def lesson_losses(config: DepthConfig, parameters: Any, lesson: Lesson) -> Array
     edge = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.edge, lesson.edge.astype(jnp.float32)))
     lost = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.undetermined, lesson.undetermined.astype(jnp.float32)))
     physical = jnp.stack(physical_losses(belief, clues))
-    total = height + 0.3 * slope + 0.05 * edge + 0.2 * lost + 0.01 * jnp.sum(physical)
+    total = height + 0.3 * slope + 0.05 * edge + 0.2 * lost + 0.02 * jnp.sum(jnp.log1p(physical))
     return jnp.concatenate([jnp.stack([total, height, slope, edge, lost]), physical])
 
 
@@ -144,8 +144,27 @@ def _rms(values: Array) -> Array:
     return jnp.sqrt(jnp.mean(values**2) + 1e-16)
 
 
-def card(recipe: Recipe, folder: Path, version: str) -> dict:
-    """What a user of the weights should know: data, recipe, last losses, versions, the command that makes them."""
+def figures(recipe: Recipe, config: DepthConfig, parameters: Any, batches: int = 8) -> dict[str, float]:
+    """Of every family the mean ratio of height errors, the network's over the robust method's, on lessons that it was
+    not trained on. As in the loss, ratios above 1 count by 1 + their logarithm."""
+    found = {}
+    for name in FAMILIES:
+        ratios = []
+        for k in range(batches):
+            # Training keys are of `seed + 1`.
+            lesson = lessons(name, recipe.size, recipe.batch, jax.random.fold_in(jax.random.key(recipe.seed + 2), k))
+            ratios.append(_all_losses(config, parameters, lesson)[:, TERMS.index("height")])
+        found[name] = round(float(jnp.mean(jnp.concatenate(ratios))), 3)
+    return found
+
+
+@partial(jax.jit, static_argnums=0)
+def _all_losses(config, parameters, lesson):
+    return jax.vmap(partial(lesson_losses, config, parameters))(lesson)
+
+
+def card(recipe: Recipe, config: DepthConfig, parameters: Any, folder: Path, version: str) -> dict:
+    """What a user of the weights should know: data, recipe, figures, versions, the command that makes them."""
     with open(folder / "losses.csv") as file:
         last = list(csv.DictReader(file))[-1]
     return {
@@ -154,6 +173,7 @@ def card(recipe: Recipe, folder: Path, version: str) -> dict:
         "bias and outliers, drawn anew every step",
         "recipe": asdict(recipe),
         "last_losses": {name: float(value) for name, value in last.items()},
+        "height_error_over_robust": figures(recipe, config, parameters),
         "versions": {"eclipsjax": version, "jax": jax.__version__, "optax": optax.__version__},
         "command": f"eclipsjax train depth -o depth --steps {recipe.steps} --seed {recipe.seed}",
     }

@@ -25,9 +25,9 @@ class DepthConfig:
     the one before, the first at half the image's; numbers per ring of wavelengths that go in, gates that come out."""
 
     scalars_in: int = 4
-    vectors_in: int = 8
+    vectors_in: int = 9
     fields: tuple[int, ...] = (4, 8, 12, 16, 16)
-    scalars_out: int = 10
+    scalars_out: int = 11
     vectors_out: int = 1
     ring_clues: int = 8
     ring_channels: int = 16

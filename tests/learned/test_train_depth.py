@@ -1,6 +1,7 @@
 """Training: learns, logs, and goes on after a kill as if nothing had happened."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from eclipsjax import InputError
 from eclipsjax.learn import train_depth as training
 from eclipsjax.learn.depth_scenes import FAMILIES, lessons
-from eclipsjax.learn.train_depth import Recipe, train_depth
+from eclipsjax.learn.train_depth import Recipe, card, train_depth
 from eclipsjax.nn.depth import DepthConfig
 
 CONFIG = DepthConfig(fields=(1, 1))
@@ -42,6 +43,15 @@ def test_goes_on_where_it_stopped(tmp_path):
     logs = [logged(tmp_path / name) for name in ("whole", "parts")]
     assert [row[0] for row in logs[0]] == ["step", "2", "4", "6", "8"]
     np.testing.assert_allclose(np.array(logs[0][1:], float), np.array(logs[1][1:], float), rtol=1e-4)
+
+
+def test_the_card_tells_what_the_weights_reach(tmp_path):
+    parameters = train_depth(tmp_path, RECIPE, CONFIG, every=4)
+    found = card(RECIPE, CONFIG, parameters, tmp_path, "0")
+    assert list(found["height_error_over_robust"]) == ["sinusoid"]
+    assert 0 < found["height_error_over_robust"]["sinusoid"] < 10
+    assert found["last_losses"]["step"] == 8 and "--seed 0" in found["command"]
+    json.dumps(found)
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tmp_path):

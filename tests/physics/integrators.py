@@ -21,6 +21,7 @@ BENT = {
     "Despiked": ej.Despiked(ej.Poisson()),
     "ClosedWalls": ej.ClosedWalls(ej.Poisson()),
     "Dislocated": ej.Dislocated(ej.Poisson()),
+    "Unmixed": ej.Unmixed(ej.Poisson()),
 }
 EVERY = {**LINEAR, **BENT, "Bilateral": ej.Bilateral(rounds=3)}
 

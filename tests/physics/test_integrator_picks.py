@@ -82,28 +82,46 @@ def test_despiking_leaves_edges_alone():
     assert percent(despiked, scene) < 1.05 * percent(plain, scene)
 
 
-def unresolved_spiral(noise_deg, seed=0):
-    """A growth spiral whose walls (86 deg) cover a fraction of a pixel: mean heights and slopes of mean normals."""
-    fine = ej.synthetic.spiral((1024, 1024), 0.25, facet_deg=86.0, step_height_nm=12.0, spacing_nm=70.0)
+def seen_by_pixels(fine, noise_deg, seed=0):
+    """Mean heights, and slopes of mean normals, of 8 x 8 samples, with noise."""
+    size = fine.surface.height_nm.shape[0] // 8
 
     def mean(values):
-        return np.asarray(values).reshape(128, 8, 128, 8).mean((1, 3))
+        return np.asarray(values).reshape(size, 8, size, 8).mean((1, 3))
 
     p, q = (np.asarray(s) for s in (fine.truth.slope_x, fine.truth.slope_y))
     upright = 1.0 / np.sqrt(1 + p**2 + q**2)
     rng = np.random.default_rng(seed)
-    slopes = (mean(s * upright) / mean(upright) + np.radians(noise_deg) * rng.normal(size=(128, 128)) for s in (p, q))
+    slopes = (mean(s * upright) / mean(upright) + np.radians(noise_deg) * rng.normal(size=(size, size)) for s in (p, q))
     return mean(fine.surface.height_nm), tuple(slopes)
 
 
 @pytest.mark.parametrize("noise_deg", [0.0, 3.0])
 def test_walls_that_no_pixel_resolves_are_closed(noise_deg):
-    truth, slopes = unresolved_spiral(noise_deg)
+    fine = ej.synthetic.spiral((1024, 1024), 0.25, facet_deg=86.0, step_height_nm=12.0, spacing_nm=70.0)
+    truth, slopes = seen_by_pixels(fine, noise_deg)
     plain, closed = (
         float(ej.height_error(ej.integrate(*slopes, 2.0, m), truth).percent.plane)
         for m in (ej.Wiener(), ej.ClosedWalls(ej.Wiener()))
     )
     assert plain > 8 and closed < 3
+
+
+def test_pixels_across_an_edge_are_unmixed():
+    fine = ej.synthetic.islands((1024, 1024), 0.25, count=6, wall_deg=75.0)
+    truth, slopes = seen_by_pixels(fine, 0.0)
+    plain, unmixed = (
+        float(ej.height_error(ej.integrate(*slopes, 2.0, m), truth).percent.plane)
+        for m in (ej.Wiener(), ej.Unmixed(ej.Wiener()))
+    )
+    assert plain > 6 and unmixed < 2
+
+
+def test_unmixing_leaves_a_plane_and_resolved_facets_alone():
+    x = np.broadcast_to(np.arange(40.0), (30, 40))
+    for slope, close in ((np.full((30, 40), 1.5), 1e-12), (np.where((x > 12) & (x < 24), 0.36, 0.0), 1e-9)):
+        one, other = (ej.integrate(slope, 0 * slope, 2.0, m) for m in (ej.Poisson(), ej.Unmixed(ej.Poisson())))
+        np.testing.assert_allclose(one, other, atol=close)
 
 
 def test_walls_that_close_already_stay(rough):

@@ -24,7 +24,7 @@ from eclipsjax.inverse.integrators.links import (
     poisson,
     trapezoid,
 )
-from eclipsjax.inverse.integrators.outlying import median_of_nine, without_spikes
+from eclipsjax.inverse.integrators.outlying import surroundings, without_spikes
 
 # A pixel belongs to a wall where it differs from its surroundings by these many times the noise, and by this slope.
 _NOISES, _LEAST = 4.0, 0.05
@@ -59,7 +59,7 @@ def closed_walls(slope_x: Map, slope_y: Map, noise: Scalar) -> tuple[Map, Map]:
     if min(slope_x.shape) < 2:
         return slope_x, slope_y
     fixed = lax.stop_gradient((slope_x, slope_y))
-    around = [median_of_nine(median_of_nine(s), 3) for s in fixed]
+    around = surroundings(*fixed)
     excess = [s - a for s, a in zip(fixed, around, strict=True)]
     size = jnp.hypot(*excess)
     wall = size > _NOISES * noise + _LEAST
