@@ -33,7 +33,7 @@ class Recipe:
     size: int = 128
     batch: int = 4
     large_share: float = 0.3
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-3
     warm: int = 300
     averaging: float = 0.998
     seed: int = 0
@@ -126,7 +126,7 @@ def lesson_losses(config: DepthConfig, parameters: Any, lesson: Lesson) -> Array
     edge = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.edge, lesson.edge.astype(jnp.float32)))
     lost = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.undetermined, lesson.undetermined.astype(jnp.float32)))
     physical = jnp.stack(physical_losses(belief, clues))
-    total = height + 0.3 * slope + 0.05 * edge + 0.2 * lost + 0.02 * jnp.sum(jnp.log1p(physical))
+    total = height + 0.3 * slope + 0.2 * edge + 0.2 * lost + 0.02 * jnp.sum(jnp.log1p(physical))
     return jnp.concatenate([jnp.stack([total, height, slope, edge, lost]), physical])
 
 

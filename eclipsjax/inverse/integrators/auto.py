@@ -1,36 +1,68 @@
-"""A method picked from what the slopes themselves tell: noise, edges, outlying pixels."""
+"""A method picked from what the slopes themselves tell: noise, spikes, edges, walls and dislocations."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from eclipsjax._types import InputError, Scalar, as_real, concrete
-from eclipsjax.inverse.integrators.bilateral import Bilateral
+from eclipsjax._types import InputError, Map, Scalar, as_real, concrete
+from eclipsjax.inverse.integrators.closed_walls import ClosedWalls, closed_walls
 from eclipsjax.inverse.integrators.despiked import Despiked, find_spikes
+from eclipsjax.inverse.integrators.dislocations import Dislocated, find_dislocations
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
-from eclipsjax.inverse.integrators.links import cubic, divergence, loop_noise, poisson
-from eclipsjax.inverse.integrators.outlying import TWO, lone_spikes, typical
+from eclipsjax.inverse.integrators.links import box_sums, cubic, divergence, loop_noise, loop_sums, poisson
+from eclipsjax.inverse.integrators.mixed_pixels import Unmixed
+from eclipsjax.inverse.integrators.outlying import lone_spikes, surroundings, typical, without_spikes
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.integrators.robust import Robust, gradient
 from eclipsjax.inverse.integrators.wiener import Wiener
 
-# Root mean square over median of what least squares leaves: 1.2 for Gaussian noise. Limits read off
-# benchmarks/integration.py.
-_GAUSSIAN, _TAILS, _EDGES, _LOST_EDGES = 1.25, 2.0, 11.5, 50.0
+# Limits read off benchmarks/integration.py with other seeds than its own. Of spikes: a share of the pixels.
 _SPIKES = 0.008
+# Root mean square over median of what least squares leaves: 1.2 for Gaussian noise.
+_GAUSSIAN, _WALLS, _EDGES, _EXACT = 1.25, 3.0, 10.0, 18.0
+# How much steeper than noise alone (8 times) steep pixels are on average where pixels do not resolve an edge.
+_UNRESOLVED = 1.6
+# Loop sums over 12 x 12 pixels in those of one: 5 for white noise, 144 for a bias that is smooth.
+_SMOOTH = 80.0
+# Slope noise above which the network is better than all others.
+_NOISY = 0.008
+
+
+class Look(eqx.Module):
+    """What the slopes tell, all scalars.
+
+    - `noise`: standard deviation of a slope, from the curl. - `spikes`: share of the pixels. - `walls`: share of the
+      pixels that closing loops makes steeper. - `dislocations`: how many without a visible step. - `tail`: rms over
+      median of what least squares leaves, spikes and walls mended. - `steep`: mean excess slope of the pixels that
+      stand out from their surroundings, less 8 times the noise. - `smooth`: how the curl adds up over 12 x 12 pixels.
+    """
+
+    noise: Scalar
+    spikes: Scalar
+    walls: Scalar
+    dislocations: Scalar
+    tail: Scalar
+    steep: Scalar
+    smooth: Scalar
 
 
 class Auto(eqx.Module):
-    """Looks at what plain least squares leaves of the slopes, and picks another method by it.
+    """Looks at the slopes and picks another method by what it sees.
 
-    Gaussian residuals ask for `Wiener`, long tails for `Robust`, sharp edges in little noise for `Robust` with a lower
-    cutoff, edges that no pixel resolves for `Bilateral`, spikes for `Despiked`. With a mask or weights: `Poisson`,
-    `LeastAbsolute` or `Despiked(LeastAbsolute())`.
+    Noise asks for the network (`DepthNet.shipped()`). Where there is hardly any: edges that no pixel resolves ask for
+    `Unmixed`, sharp edges and long tails for `Robust`, a smooth bias for `Wiener`; spikes, walls whose loops do not
+    close and hidden dislocations are mended first. With a mask or weights: `Poisson`, `LeastAbsolute` or
+    `Despiked(LeastAbsolute())`.
+
+    - `network`: whether the network may be picked (static).
     """
+
+    network: bool = eqx.field(static=True, default=True)
 
     def pick(self, slope_x: Any, slope_y: Any, mask: Any = None, weights: Any = None) -> tuple[Any, str]:
         """The method for these slopes, and why, in a sentence. `mask` and `weights` as in `integrate`.
@@ -46,55 +78,93 @@ class Auto(eqx.Module):
         if mask is not None or weights is not None:
             weights = jnp.ones_like(slope_x) if weights is None else as_real(weights).astype(slope_x.dtype)
             mask = jnp.ones(slope_x.shape, bool) if mask is None else jnp.asarray(mask, bool)
-        noise, tail = (float(v) for v in _residual(slope_x, slope_y, mask, weights))
-        spikes = float(_spike_share(slope_x, slope_y, mask, weights)) if tail > _TAILS else 0.0
-        found = f"slopes disagree by {noise:.2g}, with tails {tail:.3g} times that (1.2 for white noise)"
-        if spikes > _SPIKES:
-            inner = Robust() if weights is None else LeastAbsolute()
-            return Despiked(inner), f"{found}, and {100 * spikes:.1f} % of the pixels stand out alone"
-        if weights is not None:
-            if tail > _TAILS:
-                return LeastAbsolute(), f"{found}: edges or long tails, with a mask or weights"
-            return Poisson(), f"{found}: noise, with a mask or weights"
-        if tail > _LOST_EDGES:
-            return Bilateral(), f"{found}: hardly any noise, edges that no pixel resolves"
-        if tail > _EDGES:
-            return Robust(cutoff=1.0), f"{found}: sharp edges in little noise"
-        if tail > _GAUSSIAN:
-            return Robust(), f"{found}: noise with edges or long tails"
-        return Wiener(), f"{found}: noise"
+            return _weighable(slope_x, slope_y, mask, weights)
+        look = jax.tree.map(float, _look(slope_x, slope_y))
+        found = (
+            f"noise of {math.degrees(math.atan(look.noise)):.2g} deg by the curl, tails {look.tail:.3g} (1.2: Gaussian)"
+        )
+        if self.network and look.noise > _NOISY:
+            from eclipsjax.inverse.pinn import DepthNet
+
+            return DepthNet.shipped(), f"{found}: the network knows noise best"
+        method, reason = _classical(look)
+        if look.spikes > _SPIKES and not isinstance(method, Unmixed):
+            method, reason = Despiked(method), f"{reason}; {100 * look.spikes:.1f} % of the pixels stand out alone"
+        if look.walls:
+            method, reason = ClosedWalls(method), f"{reason}; walls steeper than they look, or loops would not close"
+        if look.dislocations:
+            count = int(look.dislocations)
+            method, reason = Dislocated(method), f"{reason}; dislocations without a visible step: {count}"
+        return method, f"{found}: {reason}"
+
+
+def _classical(look: Look) -> tuple[Any, str]:
+    if look.steep > _UNRESOLVED and look.tail > _WALLS and not look.walls:
+        return Unmixed(Robust(cutoff=1.0)), "edges that no pixel resolves"
+    if look.smooth > _SMOOTH and look.spikes < _SPIKES and not look.walls:
+        if look.tail > _EXACT:
+            return Robust(), "a smooth bias, and sharp edges"
+        return (Poisson() if look.tail > _GAUSSIAN else Wiener()), "a smooth bias"
+    if look.tail > _EDGES:
+        return Robust(cutoff=1.0), "sharp edges in little noise"
+    if look.tail > _GAUSSIAN:
+        return Robust(), "noise with edges or long tails"
+    return Wiener(), "noise"
+
+
+def _weighable(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple[Any, str]:
+    tail, spikes = (float(v) for v in _weighted_look(slope_x, slope_y, mask, weights))
+    found = f"tails {tail:.3g} (1.2: Gaussian)"
+    if spikes > _SPIKES:
+        return Despiked(LeastAbsolute()), f"{found}: {100 * spikes:.1f} % of the pixels stand out alone"
+    if tail > 2.0:
+        return LeastAbsolute(), f"{found}: edges or long tails, with a mask or weights"
+    return Poisson(), f"{found}: noise, with a mask or weights"
 
 
 @jax.jit
-def _residual(slope_x, slope_y, mask, weights) -> tuple[Scalar, Scalar]:
-    """What least squares leaves of the slopes, per direction (from the median), and its rms over its median."""
-    if weights is None:
-        height = poisson(divergence(cubic(slope_x, slope_y)))
-    else:
-        slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-        height = Poisson(1e-3).height_px(slope_x, slope_y, jnp.where(mask, weights, 0.0), mask)
-    fitted_x, fitted_y = gradient(height)
-    miss = jnp.hypot(slope_x - fitted_x, slope_y - fitted_y)
-    inside = jnp.ones(miss.shape, bool)
-    if weights is not None:
-        # Only pixels whose four neighbours are inside: others' central differences cross the mask's border.
-        padded = jnp.pad(mask & (weights > 0), 1)
-        inside = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-        mean = jnp.sum(jnp.where(inside, weights, 0.0)) / jnp.maximum(jnp.sum(inside.astype(miss.dtype)), 1.0)
-        miss = miss * jnp.sqrt(jnp.where(inside, weights, 0.0) / jnp.where(mean > 0, mean, 1.0))
-    middle = typical(miss, inside)
-    square = jnp.sum(jnp.where(inside, miss, 0.0) ** 2) / jnp.maximum(jnp.sum(inside.astype(miss.dtype)), 1.0)
-    # Slopes that agree to the last digit have no tails to speak of.
-    rounding = 30 * jnp.finfo(miss.dtype).eps * (1.0 + jnp.max(jnp.abs(fitted_x)) + jnp.max(jnp.abs(fitted_y)))
-    return middle / TWO, jnp.sqrt(square) / jnp.maximum(middle, rounding)
+def _look(slope_x: Map, slope_y: Map) -> Look:
+    noise = loop_noise(slope_x, slope_y)
+    spikes = jnp.mean(lone_spikes(slope_x, slope_y, noise).astype(noise.dtype))
+    calm = without_spikes(slope_x, slope_y, noise)
+    closed = closed_walls(*calm, noise)
+    changed = (closed[0] != calm[0]) | (closed[1] != calm[1])
+    hidden = jnp.sum((find_dislocations(*closed, noise).rise_px != 0).astype(noise.dtype))
+    fitted = gradient(poisson(divergence(cubic(*closed))))
+    tail = _tail(jnp.hypot(closed[0] - fitted[0], closed[1] - fitted[1]), fitted)
+    excess = jnp.hypot(*(s - a for s, a in zip(closed, surroundings(*closed), strict=True)))
+    stands_out = (excess > 8.0 * noise + 0.3).astype(noise.dtype)
+    steep = jnp.sum(stands_out * excess) / jnp.maximum(jnp.sum(stands_out), 1.0) - 8.0 * noise
+    smooth = jnp.zeros_like(noise)
+    if min(slope_x.shape) > 2:
+        sums = loop_sums(*closed)
+        own = typical(jnp.abs(sums))
+        # Where slopes close but for rounding there is no bias to speak of.
+        smooth = jnp.where(own > 1e-5, typical(jnp.abs(box_sums(sums, 6))) / jnp.maximum(own, 1e-5), 0.0)
+    return Look(noise, spikes, jnp.mean(changed.astype(noise.dtype)), hidden, tail, steep, smooth)
+
+
+def _tail(miss: Map, fitted: tuple[Map, Map], inside: Any = None) -> Scalar:
+    """Root mean square of `miss` over its median; slopes that agree to the last digit have no tails to speak of."""
+    inside = jnp.ones(miss.shape, bool) if inside is None else inside
+    count = jnp.maximum(jnp.sum(inside.astype(miss.dtype)), 1.0)
+    square = jnp.sum(jnp.where(inside, miss, 0.0) ** 2) / count
+    rounding = 30 * jnp.finfo(miss.dtype).eps * (1.0 + jnp.max(jnp.abs(fitted[0])) + jnp.max(jnp.abs(fitted[1])))
+    return jnp.sqrt(square) / jnp.maximum(typical(miss, inside), rounding)
 
 
 @jax.jit
-def _spike_share(slope_x, slope_y, mask, weights) -> Scalar:
-    if weights is None:
-        return jnp.mean(lone_spikes(slope_x, slope_y, loop_noise(slope_x, slope_y)).astype(slope_x.dtype))
+def _weighted_look(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple[Scalar, Scalar]:
+    """Tail of what weighted least squares leaves, and the share of spikes."""
     slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-    inside = mask & (weights > 0)
-    height = LeastAbsolute(iterations=20).height_px(slope_x, slope_y, jnp.where(mask, weights, 0.0), mask)
-    spikes = find_spikes(slope_x, slope_y, gradient(height), 5.0, inside).astype(slope_x.dtype)
-    return jnp.sum(spikes) / jnp.maximum(jnp.sum(inside.astype(slope_x.dtype)), 1.0)
+    weights = jnp.where(mask, weights, 0.0)
+    fitted = gradient(Poisson(1e-3).height_px(slope_x, slope_y, weights, mask))
+    # Only pixels whose four neighbours are inside: others' central differences cross the mask's border.
+    padded = jnp.pad(weights > 0, 1)
+    inside = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    mean = jnp.sum(jnp.where(inside, weights, 0.0)) / jnp.maximum(jnp.sum(inside.astype(weights.dtype)), 1.0)
+    miss = jnp.hypot(slope_x - fitted[0], slope_y - fitted[1])
+    tail = _tail(miss * jnp.sqrt(jnp.where(inside, weights, 0.0) / jnp.where(mean > 0, mean, 1.0)), fitted, inside)
+    first = gradient(LeastAbsolute(iterations=20).height_px(slope_x, slope_y, weights, mask))
+    found = find_spikes(slope_x, slope_y, first, 5.0, weights > 0).astype(weights.dtype)
+    return tail, jnp.sum(found) / jnp.maximum(jnp.sum((weights > 0).astype(weights.dtype)), 1.0)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float
 
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.integrators.closed_walls import closed_walls
-from eclipsjax.inverse.integrators.links import loop_noise, loop_sums
+from eclipsjax.inverse.integrators.links import box_sums, loop_noise, loop_sums
 from eclipsjax.inverse.integrators.outlying import ONE, typical, without_spikes
 
 # At most this many in an image; half the side of the square walked around a core, pixels, and of a second, wider one.
@@ -113,7 +113,7 @@ def find_dislocations(slope_x: Map, slope_y: Map, noise: Scalar) -> Dislocations
     if min(slope_x.shape) <= 2 * _FAR + 1:
         return Dislocations(nothing, nothing, nothing)
     sums = loop_sums(slope_x, slope_y)
-    near, far = _box_sums(sums, _NEAR), _box_sums(sums, _FAR)
+    near, far = box_sums(sums, _NEAR), box_sums(sums, _FAR)
     # A walk of side s passes 4 s links, each the mean of two noisy slopes; neighbouring links share one.
     doubt = jnp.maximum(noise * (8 * _NEAR) ** 0.5, typical(jnp.abs(near)) / ONE)
     inner = jnp.zeros(sums.shape, bool).at[_FAR:-_FAR, _FAR:-_FAR].set(True)
@@ -149,15 +149,3 @@ def _strongest(far: Map, left: Map) -> tuple[tuple[Scalar, Scalar, Scalar], Map]
     found = (jnp.max(left) > 0) & (agree > _AGREE)
     gone = within(row, column, 2.0 * _FAR)
     return (row, column, jnp.where(found, rise, 0.0)), jnp.where(gone, 0.0, left)
-
-
-def _box_sums(values: Map, half: int) -> Map:
-    """Sum over the square of `2 half` a side around every value: how far a walk along its sides climbs."""
-    for axis in (0, 1):
-        pads = [(half, half) if a == axis else (0, 0) for a in (0, 1)]
-        along = jnp.cumsum(jnp.pad(values, pads), axis=axis)
-        size = values.shape[axis]
-        along = jnp.pad(along, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
-        width = 2 * half
-        values = lax.slice_in_dim(along, width, width + size, axis=axis) - lax.slice_in_dim(along, 0, size, axis=axis)
-    return values

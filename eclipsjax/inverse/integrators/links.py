@@ -98,6 +98,18 @@ def loop_sums(slope_x: Map, slope_y: Map) -> Float[Array, "y-1 x-1"]:
     return links.x[:-1] + links.y[:, 1:] - links.x[1:] - links.y[:, :-1]
 
 
+def box_sums(values: Map, half: int) -> Map:
+    """Sum over the square of `2 half` a side around every value: how far a walk along its sides climbs."""
+    for axis in (0, 1):
+        pads = [(half, half) if a == axis else (0, 0) for a in (0, 1)]
+        along = jnp.cumsum(jnp.pad(values, pads), axis=axis)
+        size = values.shape[axis]
+        along = jnp.pad(along, [(1, 0) if a == axis else (0, 0) for a in (0, 1)])
+        width = 2 * half
+        values = lax.slice_in_dim(along, width, width + size, axis=axis) - lax.slice_in_dim(along, 0, size, axis=axis)
+    return values
+
+
 def loop_noise(slope_x: Map, slope_y: Map) -> Scalar:
     """Standard deviation of the slopes' noise, from their loop sums' median; at least .001 of the slopes' rms.
 
