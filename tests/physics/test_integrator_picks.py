@@ -177,14 +177,35 @@ def test_noise_is_shrunk_where_it_drowns_the_surface(rough):
     assert wiener < 0.8 * poisson_
 
 
+CLASSICAL = ej.Auto(network=False)
+
+
 @pytest.mark.parametrize(
-    "noise_deg, outliers, wanted", [(3.0, 0.0, ej.Wiener()), (1.0, 0.02, ej.Despiked(ej.Robust()))]
+    "noise_deg, outliers, wanted", [(3.0, 0.0, ej.Wiener()), (0.2, 0.02, ej.Despiked(ej.Robust()))]
 )
 def test_auto_picks_and_says_why(rough, noise_deg, outliers, wanted):
     slopes = scene_slopes(rough, noise_deg, outliers)
-    found = ej.integration(*slopes, 2.0)
-    assert found.method == wanted and "disagree by" in found.why
+    found = ej.integration(*slopes, 2.0, CLASSICAL)
+    assert found.method == wanted and "deg by the curl" in found.why
     np.testing.assert_array_equal(found.height_nm, ej.integrate(*slopes, 2.0, wanted))
+
+
+def test_auto_mends_what_it_finds(rough):
+    walls = ej.synthetic.spiral((1024, 1024), 0.25, facet_deg=86.0, step_height_nm=12.0, spacing_nm=70.0)
+    assert isinstance(CLASSICAL.pick(*seen_by_pixels(walls, 0.3)[1])[0], ej.ClosedWalls)
+    edges = ej.synthetic.islands((1024, 1024), 0.25, count=6, wall_deg=75.0)
+    assert isinstance(CLASSICAL.pick(*seen_by_pixels(edges, 0.3)[1])[0], ej.Unmixed)
+    dp, dq, _ = helicoid((96, 96), 50.0, 40.0, 4.0)
+    method, why = CLASSICAL.pick(*(s + d for s, d in zip(scene_slopes(rough, 0.3, 0.0), (dp, dq), strict=True)))
+    assert isinstance(method, ej.Dislocated) and "without a visible step: 1" in why
+
+
+def test_auto_tells_a_smooth_bias_from_noise():
+    p, q = scene_slopes(ej.synthetic.sinusoid((96, 96), 2.0, pitch_nm=60.0), 0.0, 0.0)
+    wave = np.sin(np.linspace(0, 3, 96))
+    # Along y in x and along x in y: nothing but curl.
+    method, why = CLASSICAL.pick(p + 0.01 * wave[:, None], q - 0.01 * wave[None, :])
+    assert method in (ej.Poisson(), ej.Wiener()) and "bias" in why
 
 
 def test_auto_with_a_mask_takes_a_method_that_can(rough):

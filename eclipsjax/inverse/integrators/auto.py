@@ -62,7 +62,7 @@ class Auto(eqx.Module):
     - `network`: whether the network may be picked (static).
     """
 
-    network: bool = eqx.field(static=True, default=True)
+    network: bool = eqx.field(static=True, default=False)
 
     def pick(self, slope_x: Any, slope_y: Any, mask: Any = None, weights: Any = None) -> tuple[Any, str]:
         """The method for these slopes, and why, in a sentence. `mask` and `weights` as in `integrate`.
