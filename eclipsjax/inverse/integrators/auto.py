@@ -54,9 +54,9 @@ class Look(eqx.Module):
 class Auto(eqx.Module):
     """Looks at the slopes and picks another method by what it sees.
 
-    Noise asks for the network (`DepthNet.shipped()`). Where there is hardly any: edges that no pixel resolves ask for
-    `Unmixed`, sharp edges and long tails for `Robust`, a smooth bias for `Wiener`; spikes, walls whose loops do not
-    close and hidden dislocations are mended first. With a mask or weights: `Poisson`, `LeastAbsolute` or
+    Edges that no pixel resolves ask for `Unmixed`, noise for the network (`DepthNet.shipped()`). Where there is hardly
+    any: sharp edges and long tails ask for `Robust`, a smooth bias for `Wiener` or `Poisson`; spikes, walls whose loops
+    do not close and hidden dislocations are mended first. With a mask or weights: `Poisson`, `LeastAbsolute` or
     `Despiked(LeastAbsolute())`.
 
     - `network`: whether the network may be picked (static).
@@ -83,12 +83,14 @@ class Auto(eqx.Module):
         found = (
             f"noise of {math.degrees(math.atan(look.noise)):.2g} deg by the curl, tails {look.tail:.3g} (1.2: Gaussian)"
         )
+        if look.steep > _UNRESOLVED and look.tail > _WALLS and not look.walls:
+            return Unmixed(Robust(cutoff=1.0)), f"{found}: edges that no pixel resolves"
         if self.network and look.noise > _NOISY:
             from eclipsjax.inverse.pinn import DepthNet
 
             return DepthNet.shipped(), f"{found}: the network knows noise best"
         method, reason = _classical(look)
-        if look.spikes > _SPIKES and not isinstance(method, Unmixed):
+        if look.spikes > _SPIKES:
             method, reason = Despiked(method), f"{reason}; {100 * look.spikes:.1f} % of the pixels stand out alone"
         if look.walls:
             method, reason = ClosedWalls(method), f"{reason}; walls steeper than they look, or loops would not close"
@@ -99,8 +101,6 @@ class Auto(eqx.Module):
 
 
 def _classical(look: Look) -> tuple[Any, str]:
-    if look.steep > _UNRESOLVED and look.tail > _WALLS and not look.walls:
-        return Unmixed(Robust(cutoff=1.0)), "edges that no pixel resolves"
     if look.smooth > _SMOOTH and look.spikes < _SPIKES and not look.walls:
         if look.tail > _EXACT:
             return Robust(), "a smooth bias, and sharp edges"
