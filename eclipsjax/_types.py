@@ -84,6 +84,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def at_pixels(wrong: np.ndarray) -> str:
+    """How many pixels of a map are `wrong`, and where the first one lies, for an error message."""
+    row, column = np.argwhere(wrong)[0]
+    return f"at {wrong.sum()} pixels, first at row {row}, column {column}"
+
+
 def concrete(value: Any) -> np.ndarray | None:
     """The numbers behind `value`, or None while JAX is tracing (then nothing can be checked)."""
     return None if isinstance(value, jax.core.Tracer) else np.asarray(value)

@@ -24,6 +24,7 @@ from eclipsjax.imaging.noise import (
     SignalToNoise as SignalToNoise,
 )
 from eclipsjax.instrument.microscope import Beam, Microscope
+from eclipsjax.specimen.surface import check_pixel_size
 
 AnyShape = Float[Array | np.ndarray, "..."]
 
@@ -149,9 +150,8 @@ def record_with_clipping(
         _check_key(key)
     if camera.blur is not None and pixel_size_nm is None:
         raise InputError("camera.blur is in nanometres but pixel_size_nm is missing: give the nanometres per pixel.")
-    pixel = None if pixel_size_nm is None else concrete(pixel_size_nm)
-    if pixel is not None and not (pixel.ndim == 0 and np.isfinite(pixel) and pixel > 0):
-        raise InputError(f"pixel_size_nm is {pixel}: give one positive number of nanometres per pixel.")
+    if pixel_size_nm is not None:
+        check_pixel_size(pixel_size_nm)
     numbers = (scope, camera, _optional_real(pixel_size_nm), as_real(1.0 if yield_map is None else yield_map))
     return _record(signal, key, *jax.tree.map(lambda leaf: leaf.astype(signal.dtype), numbers))
 

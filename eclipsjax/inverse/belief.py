@@ -148,10 +148,7 @@ def ring_clues(clues: Clues, change: Map) -> Float[Array, "ring 8"]:
     All of order one: logarithms of powers over the noise's, how alike the two are, and where in the spectrum this is.
     """
     shape, eigenvalue = change.shape, laplacian_of_modes(change.shape, change.dtype)
-    ring = rings_of(shape, _RINGS)
-    own, other, both = (
-        ring_mean(eigenvalue * m, ring, _RINGS) for m in (clues.modes**2, change**2, clues.modes * change)
-    )
+    own, other, both = (ring_mean(eigenvalue * m, _RINGS) for m in (clues.modes**2, change**2, clues.modes * change))
     floor = 1e-6 * clues.noise**2 + 1e-12 * jnp.max(clues.whole) + 1e-20
     level = clues.ring_noise + floor
     count = ring_counts(shape, _RINGS).astype(change.dtype)

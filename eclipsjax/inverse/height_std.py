@@ -19,6 +19,7 @@ from eclipsjax.inverse.integrators.islands import centred, label_islands
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.integrators.spectral import FrankotChellappa, SpectralPoisson
+from eclipsjax.specimen.surface import check_pixel_size
 
 
 def height_std(
@@ -138,9 +139,7 @@ def _check(method, shape, std, pixel, draws, mask, weights) -> None:
     value = concrete(std)
     if value is not None and not (value.ndim == 0 and np.isfinite(value) and value >= 0):
         raise InputError(f"slope_std is {value}: give one number of at least 0.")
-    size = concrete(pixel)
-    if size is not None and not (size.ndim == 0 and np.isfinite(size) and size > 0):
-        raise InputError(f"pixel_size_nm is {size}: give one positive number of nanometres per pixel.")
+    check_pixel_size(pixel)
     for name, array in (("mask", mask), ("weights", weights)):
         if array is not None and np.shape(array) != tuple(shape):
             raise InputError(f"{name} has shape {np.shape(array)} but shape is {tuple(shape)}: give them the same.")

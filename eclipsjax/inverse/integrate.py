@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from eclipsjax._types import InputError, Map, as_real, concrete
+from eclipsjax._types import InputError, Map, as_real, at_pixels, concrete
 from eclipsjax.inverse.integrators.auto import Auto
 from eclipsjax.inverse.integrators.bilateral import Bilateral
 from eclipsjax.inverse.integrators.despiked import Despiked
 from eclipsjax.inverse.integrators.islands import centred, label_islands
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
 from eclipsjax.inverse.integrators.poisson import Poisson
+from eclipsjax.specimen.surface import check_pixel_size
 
 WEIGHABLE = (Poisson, LeastAbsolute, Bilateral)
 
@@ -110,18 +111,12 @@ def slopes_of_normals(normals: Any) -> tuple[Map, Map]:
         raise InputError(f"normals has shape {normals.shape}: give (y, x, 3), the components last.")
     values = concrete(normals)
     if values is not None and not np.isfinite(values).all():
-        bad = ~np.isfinite(values).all(axis=-1)
-        row, column = np.argwhere(bad)[0]
-        raise InputError(
-            f"normals is not finite at {bad.sum()} pixels, first at row {row}, column {column}: mask these pixels and "
-            "put (0, 0, 1) there."
-        )
+        where = at_pixels(~np.isfinite(values).all(axis=-1))
+        raise InputError(f"normals is not finite {where}: mask these pixels and put (0, 0, 1) there.")
     if values is not None and (values[..., 2] <= 0).any():
-        away = values[..., 2] <= 0
-        row, column = np.argwhere(away)[0]
         raise InputError(
-            f"normals[..., 2] is not positive at {away.sum()} pixels, first at row {row}, column {column}: such a "
-            "surface faces away from the beam; mask these pixels and put (0, 0, 1) there, or turn the normals up."
+            f"normals[..., 2] is not positive {at_pixels(values[..., 2] <= 0)}: such a surface faces away from the "
+            "beam; mask these pixels and put (0, 0, 1) there, or turn the normals up."
         )
     return -normals[..., 0] / normals[..., 2], -normals[..., 1] / normals[..., 2]
 
@@ -152,9 +147,7 @@ def _check(slope_x, slope_y, pixel, mask, weights) -> None:
         raise InputError(f"mask is {mask.dtype}: give true and false, e.g. mask > 0.")
     if slope_y.dtype != slope_x.dtype:
         raise InputError(f"slope_y is {slope_y.dtype} but slope_x {slope_x.dtype}: give both in one precision.")
-    size = concrete(pixel)
-    if size is not None and not (size.ndim == 0 and np.isfinite(size) and size > 0):
-        raise InputError(f"pixel_size_nm is {size}: give one positive number of nanometres per pixel.")
+    check_pixel_size(pixel)
     inside = None if mask is None else concrete(mask)
     if inside is not None and not inside.any():
         raise InputError("mask is False everywhere: it must be True where the slopes are to be used.")
@@ -164,17 +157,12 @@ def _check(slope_x, slope_y, pixel, mask, weights) -> None:
             continue
         bad = ~np.isfinite(values) if inside is None else ~np.isfinite(values) & inside
         if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise InputError(
-                f"{name} is not finite at {bad.sum()} pixels, first at row {row}, column {column}: mask them "
-                "(mask=...) or repair them."
-            )
+            raise InputError(f"{name} is not finite {at_pixels(bad)}: mask them (mask=...) or repair them.")
     values = None if weights is None else concrete(weights)
     if values is not None and not (values > 0).any() and not (values < 0).any():
         raise InputError("weights is 0 everywhere: it must be positive where the slopes are to count.")
     if values is not None and (values < 0).any():
-        row, column = np.argwhere(values < 0)[0]
         raise InputError(
-            f"weights is negative at {(values < 0).sum()} pixels, first at row {row}, column {column}: weights are "
-            "1 / variance, 0 for a pixel that is not to count."
+            f"weights is negative {at_pixels(values < 0)}: weights are 1 / variance, 0 for a pixel that is not to "
+            "count."
         )

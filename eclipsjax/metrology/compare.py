@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from eclipsjax._types import InputError, Map, Scalar, as_real, concrete
+from eclipsjax._types import InputError, Map, Scalar, as_real, at_pixels, concrete
 from eclipsjax.inverse.integrators.islands import label_islands
 from eclipsjax.metrology._planes import fit_planes, huber_weights, label_sums
 from eclipsjax.specimen.synthetic import Scene
@@ -266,11 +266,7 @@ def _checked(maps: dict[str, Array], mask: Any) -> Array:
             continue
         bad = ~np.isfinite(values).reshape(*inside.shape, -1).all(axis=-1) & inside
         if bad.any():
-            row, column = np.argwhere(bad)[0]
-            raise InputError(
-                f"{name} is not finite at {bad.sum()} pixels, first at row {row}, column {column}: mask them "
-                "(mask=...)."
-            )
+            raise InputError(f"{name} is not finite {at_pixels(bad)}: mask them (mask=...).")
     return mask
 
 

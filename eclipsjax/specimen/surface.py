@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -29,10 +31,8 @@ class Surface(eqx.Module):
 
     def __check_init__(self):
         check_height(self.height_nm)
-        pixel = concrete(self.pixel_size_nm)
-        if pixel is not None and not (pixel.ndim == 0 and np.isfinite(pixel) and pixel > 0):
-            raise InputError(f"pixel_size_nm is {pixel}: give one positive number of nanometres per pixel.")
-        _check_offset(self.height_nm, pixel)
+        check_pixel_size(self.pixel_size_nm)
+        _check_offset(self.height_nm, concrete(self.pixel_size_nm))
 
     def slopes(self) -> tuple[Map, Map]:
         """`(slope_x, slope_y)` = (dz/dx, dz/dy with y down), each `(y, x)`, dimensionless.
@@ -67,6 +67,13 @@ def check_height(height: Array, name: str = "height_nm") -> None:
         f"{name} holds {int(bad.sum())} values that are not finite, the first ({values[row, column]}) at row {row}, "
         f"column {column}: fill or crop them before use."
     )
+
+
+def check_pixel_size(pixel_size_nm: Any) -> None:
+    """Raise `InputError` unless `pixel_size_nm` is one positive finite number (skipped while tracing)."""
+    pixel = concrete(pixel_size_nm)
+    if pixel is not None and not (pixel.ndim == 0 and np.isfinite(pixel) and pixel > 0):
+        raise InputError(f"pixel_size_nm is {pixel}: give one positive number of nanometres per pixel.")
 
 
 # Rounding of the heights as a share of the pixel (a slope) or of the relief that passes; errors of slope that nothing

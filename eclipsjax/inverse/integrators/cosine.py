@@ -68,6 +68,12 @@ def from_cosine_modes_2d(modes: Float[Array, "y x"]) -> Float[Array, "y x"]:
     return from_cosine_modes(from_cosine_modes(modes, 0), 1)
 
 
+def inverse_or_zero(eigenvalue: Array) -> Array:
+    """1 / `eigenvalue`, 0 where that is 0: modes that an operator does not see stay out. Gradient: exact, 0 there."""
+    seen = eigenvalue > 0
+    return jnp.where(seen, 1.0 / jnp.where(seen, eigenvalue, 1.0), 0.0)
+
+
 def _turn(count: int, dtype) -> tuple[Array, Array]:
     angle = 0.5 * np.pi * np.arange(count // 2 + 1)[None, :] / count
     return jnp.asarray(np.cos(angle), dtype), jnp.asarray(np.sin(angle), dtype)

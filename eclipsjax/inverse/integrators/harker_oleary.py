@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eclipsjax._types import Map
+from eclipsjax.inverse.integrators.cosine import inverse_or_zero
 
 
 class HarkerOLeary(eqx.Module):
@@ -26,8 +27,7 @@ class HarkerOLeary(eqx.Module):
             tuple(jnp.asarray(a, slope_x.dtype) for a in _operator(n)) for n in (rows, columns)
         )
         right = slope_x @ derive_x + derive_y.T @ slope_y
-        eigenvalue = square_y[:, None] + square_x[None, :]
-        inverse = jnp.where(eigenvalue > 0, 1.0 / jnp.where(eigenvalue > 0, eigenvalue, 1.0), 0.0)
+        inverse = inverse_or_zero(square_y[:, None] + square_x[None, :])
         return modes_y @ (inverse * (modes_y.T @ right @ modes_x)) @ modes_x.T
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._conjugate_gradients import conjugate_gradients
 from eclipsjax._types import Map, Scalar
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d
+from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax.inverse.integrators.outlying import ONE, typical
 
 
@@ -130,8 +130,7 @@ def laplacian_of_modes(shape: tuple[int, int], dtype) -> Map:
 
 def poisson(source: Map) -> Map:
     """Height, mean 0, whose `divergence(differences(height))` is `source` less its mean. Gradient: exact."""
-    eigenvalue = laplacian_of_modes(source.shape, source.dtype)
-    inverse = jnp.where(eigenvalue > 0, 1.0 / jnp.where(eigenvalue > 0, eigenvalue, 1.0), 0.0)
+    inverse = inverse_or_zero(laplacian_of_modes(source.shape, source.dtype))
     return from_cosine_modes_2d(inverse * cosine_modes_2d(source))
 
 

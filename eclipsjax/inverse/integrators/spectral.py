@@ -8,7 +8,13 @@ import numpy as np
 from jaxtyping import Array, Complex
 
 from eclipsjax._types import Map
-from eclipsjax.inverse.integrators.cosine import cosine_modes, frequencies, from_cosine_modes_2d, sine_modes
+from eclipsjax.inverse.integrators.cosine import (
+    cosine_modes,
+    frequencies,
+    from_cosine_modes_2d,
+    inverse_or_zero,
+    sine_modes,
+)
 
 
 class SpectralPoisson(eqx.Module):
@@ -23,7 +29,7 @@ class SpectralPoisson(eqx.Module):
         modes_x, modes_y = slope_modes(slope_x, slope_y)
         ky, kx = (frequencies(n, slope_x.dtype) for n in slope_x.shape)
         kx, ky = kx[None, :], ky[:, None]
-        return from_cosine_modes_2d((kx * modes_x + ky * modes_y) * _inverse(kx**2 + ky**2))
+        return from_cosine_modes_2d((kx * modes_x + ky * modes_y) * inverse_or_zero(kx**2 + ky**2))
 
 
 class FrankotChellappa(eqx.Module):
@@ -42,7 +48,7 @@ class FrankotChellappa(eqx.Module):
         # The slope of the alternating mode vanishes on every pixel.
         kx = jnp.where(jnp.abs(kx) < np.pi * (1 - 1e-6), kx, 0.0)
         ky = jnp.where(jnp.abs(ky) < np.pi * (1 - 1e-6), ky, 0.0)
-        inverse = _inverse(kx**2 + ky**2)
+        inverse = inverse_or_zero(kx**2 + ky**2)
         real, imaginary = _divided(jnp.fft.rfft2(slope_x), kx * inverse), _divided(jnp.fft.rfft2(slope_y), ky * inverse)
         return jnp.fft.irfft2(real + imaginary, s=(rows, columns))
 
@@ -54,10 +60,6 @@ def slope_modes(slope_x: Map, slope_y: Map) -> tuple[Map, Map]:
     along_x = jnp.pad(sine_modes(slope_x, 1)[:, :-1], ((0, 0), (1, 0)))
     along_y = jnp.pad(sine_modes(slope_y, 0)[:-1], ((1, 0), (0, 0)))
     return -cosine_modes(along_x, 0), -cosine_modes(along_y, 1)
-
-
-def _inverse(eigenvalue: Array) -> Array:
-    return jnp.where(eigenvalue > 0, 1.0 / jnp.where(eigenvalue > 0, eigenvalue, 1.0), 0.0)
 
 
 def _divided(modes: Complex[Array, "y k"], factor: Array) -> Complex[Array, "y k"]:

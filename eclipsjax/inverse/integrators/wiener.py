@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from eclipsjax._types import Map
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d
+from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax.inverse.integrators.links import cubic, divergence, laplacian_of_modes, poisson
 from eclipsjax.inverse.integrators.spectral import slope_modes
 
@@ -44,9 +44,8 @@ def ring_spectra(slope_x: Map, slope_y: Map, rings: int) -> tuple[Rings, Rings]:
     """
     modes, gain = height_modes(slope_x, slope_y)
     noise = noise_spectrum(slope_x, slope_y, rings) * gain
-    ring = rings_of(slope_x.shape, rings)
     eigenvalue = laplacian_of_modes(slope_x.shape, slope_x.dtype)
-    return ring_mean(eigenvalue * modes**2, ring, rings), ring_mean(eigenvalue * noise, ring, rings)
+    return ring_mean(eigenvalue * modes**2, rings), ring_mean(eigenvalue * noise, rings)
 
 
 def believed_share(whole: Rings, noise: Rings, shape: tuple[int, int]) -> Map:
@@ -61,8 +60,7 @@ def believed_share(whole: Rings, noise: Rings, shape: tuple[int, int]) -> Map:
 def height_modes(slope_x: Map, slope_y: Map) -> tuple[Map, Map]:
     """Cosine modes of `Poisson`'s height (px), and their variance for white slope noise of variance 1."""
     (x, y), (cut_x, cut_y), (d_x, d_y) = _link_modes(slope_x, slope_y)
-    eigenvalue = laplacian_of_modes(slope_x.shape, slope_x.dtype)
-    inverse = jnp.where(eigenvalue > 0, 1.0 / jnp.where(eigenvalue > 0, eigenvalue, 1.0), 0.0)
+    inverse = inverse_or_zero(laplacian_of_modes(slope_x.shape, slope_x.dtype))
     gain = ((d_x * cut_x) ** 2 + (d_y * cut_y) ** 2) * inverse**2
     return (d_x * cut_x * x + d_y * cut_y * y) * inverse, gain
 
@@ -71,9 +69,8 @@ def noise_spectrum(slope_x: Map, slope_y: Map, rings: int) -> Map:
     """Variance of the slopes' noise in every mode, averaged over `rings` rings of wavelengths, from the curl alone."""
     (x, y), (cut_x, cut_y), (d_x, d_y) = _link_modes(slope_x, slope_y)
     curl, gain = d_y * cut_x * x - d_x * cut_y * y, (d_y * cut_x) ** 2 + (d_x * cut_y) ** 2
-    ring = rings_of(slope_x.shape, rings)
-    total = ring_mean(gain, ring, rings)
-    return (ring_mean(curl**2, ring, rings) / jnp.where(total > 0, total, 1.0))[ring]
+    total = ring_mean(gain, rings)
+    return (ring_mean(curl**2, rings) / jnp.where(total > 0, total, 1.0))[rings_of(slope_x.shape, rings)]
 
 
 def rings_of(shape: tuple[int, int], rings: int) -> Array:
@@ -88,12 +85,10 @@ def ring_counts(shape: tuple[int, int], rings: int) -> Int[Array, "{rings}"]:
     return jnp.zeros(rings, jnp.int32).at[rings_of(shape, rings).ravel()].add(1)
 
 
-def ring_mean(values: Map, ring: Array, rings: int) -> Float[Array, "{rings}"]:
-    """Mean over the modes of each ring."""
-    flat = ring.ravel()
-    total = jnp.zeros(rings, values.dtype).at[flat].add(values.ravel())
-    count = jnp.zeros(rings, values.dtype).at[flat].add(1.0)
-    return total / jnp.maximum(count, 1.0)
+def ring_mean(values: Map, rings: int) -> Float[Array, "{rings}"]:
+    """Mean over the modes of each ring. Gradient: exact."""
+    total = jnp.zeros(rings, values.dtype).at[rings_of(values.shape, rings).ravel()].add(values.ravel())
+    return total / jnp.maximum(ring_counts(values.shape, rings).astype(values.dtype), 1.0)
 
 
 def _link_modes(slope_x: Map, slope_y: Map):
