@@ -19,18 +19,16 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.facets import summits
-from eclipsjax.inverse.integrators.closed_walls import closed_walls
+from eclipsjax.inverse.integrators.closed_walls import Mended
 from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_modes_2d
 from eclipsjax.inverse.integrators.links import (
     divergence,
     laplacian_of_modes,
-    loop_noise,
     loop_sums,
     poisson,
     trapezoid,
 )
 from eclipsjax.inverse.integrators.mixed_pixels import unmixed
-from eclipsjax.inverse.integrators.outlying import without_spikes
 from eclipsjax.inverse.integrators.robust import robust_modes
 from eclipsjax.inverse.integrators.wiener import (
     Rings,
@@ -80,8 +78,9 @@ class Clues(eqx.Module):
     def of(cls, slope_x: Map, slope_y: Map) -> Clues:
         """Clues from slopes alone. Gradient: exact almost everywhere, with spikes and summits held fixed."""
         given = jnp.stack([slope_x, slope_y], axis=-1)
-        noise = loop_noise(slope_x, slope_y)
-        mended = jnp.stack(closed_walls(*without_spikes(slope_x, slope_y, noise), noise), axis=-1)
+        healed = Mended.of(slope_x, slope_y)
+        noise = healed.noise
+        mended = jnp.stack([healed.slope_x, healed.slope_y], axis=-1)
         modes, whole, ring_noise = robust_modes(mended[..., 0], mended[..., 1], _CUTOFF, _ROUNDS, _RINGS)
         modes = modes * believed_share(whole, ring_noise, slope_x.shape)
         height = from_cosine_modes_2d(modes)
@@ -160,12 +159,16 @@ def ring_clues(clues: Clues, change: Map) -> Float[Array, "ring 8"]:
 
 def believe(config: Any, parameters: Any, slope_x: Map, slope_y: Map) -> Belief:
     """The network's belief about slopes of any shape. Turns and flips with them. Gradient: exact almost everywhere."""
+    return believe_clues(config, parameters, Clues.of(slope_x, slope_y))
+
+
+def believe_clues(config: Any, parameters: Any, clues: Clues) -> Belief:
+    """As `believe`, of slopes whose clues are known. Gradient: exact almost everywhere."""
     from eclipsjax.nn.depth import apply_depth, apply_ring_gates
 
-    clues = Clues.of(slope_x, slope_y)
     scalars, vectors = clues.maps()
     answers = [
-        tuple(_crop(m, slope_x.shape, before) for m in apply_depth(config, parameters, *padded))
+        tuple(_crop(m, clues.modes.shape, before) for m in apply_depth(config, parameters, *padded))
         for padded, before in _paddings(scalars[None], vectors[None], config.multiple)
     ]
     scalars, vectors = (sum(maps)[0] / len(answers) for maps in zip(*answers, strict=True))

@@ -1,6 +1,7 @@
 """Slopes to heights: one entry for every method, with the checks that all of them share.
 
-A method is an object with `height_px(slope_x, slope_y, weights, mask)`: heights in pixels, up to a constant.
+A method is an object with `height_px(slope_x, slope_y, weights, mask)`: heights in pixels, up to a constant. One that
+knows where slopes do not say how heights hang together has `height_and_undetermined(slope_x, slope_y)` besides.
 """
 
 from __future__ import annotations
@@ -127,11 +128,12 @@ def _integrate(slope_x, slope_y, pixel, method, mask, weights):
     if mask is not None:
         slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
         weights = jnp.ones_like(slope_x) if weights is None else jnp.where(mask, weights, 0.0)
-    height = centred(method.height_px(slope_x, slope_y, weights, mask), labels) * pixel.astype(slope_x.dtype)
-    if hasattr(method, "undetermined"):
-        undetermined = method.undetermined(slope_x, slope_y)
+    if hasattr(method, "height_and_undetermined"):
+        height, undetermined = method.height_and_undetermined(slope_x, slope_y)
     else:
+        height = method.height_px(slope_x, slope_y, weights, mask)
         undetermined = jnp.zeros(height.shape, bool)
+    height = centred(height, labels) * pixel.astype(slope_x.dtype)
     if mask is None:
         return height, jnp.zeros(height.shape, jnp.int32), undetermined
     return jnp.where(mask, height, jnp.nan), labels, undetermined & mask

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from eclipsjax._types import InputError, Map
-from eclipsjax.inverse.belief import Belief, Clues, believe, physical_losses
+from eclipsjax.inverse.belief import Belief, Clues, believe, believe_clues, physical_losses
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
 
 KIND = "depth network"
@@ -78,11 +78,12 @@ class DepthNet(eqx.Module):
 
     def height_px(self, slope_x: Map, slope_y: Map, weights: None = None, mask: None = None) -> Map:
         """Height in pixels, up to a constant."""
-        return self.believe(slope_x, slope_y).height_px.astype(slope_x.dtype)
+        return self.height_and_undetermined(slope_x, slope_y)[0]
 
-    def undetermined(self, slope_x: Map, slope_y: Map) -> Bool[Array, "y x"]:
-        """True where the slopes do not say how heights hang together."""
-        return self.believe(slope_x, slope_y).undetermined > 0
+    def height_and_undetermined(self, slope_x: Map, slope_y: Map) -> tuple[Map, Bool[Array, "y x"]]:
+        """Height in pixels, and true where the slopes do not say how heights hang together."""
+        belief = self.believe(slope_x, slope_y)
+        return belief.height_px.astype(slope_x.dtype), belief.undetermined > 0
 
     def refined(
         self,
@@ -98,11 +99,11 @@ class DepthNet(eqx.Module):
         """
         import optax
 
-        slopes = tuple(jnp.asarray(s, jnp.float32) for s in (slope_x, slope_y))
+        clues = _clues(*(jnp.asarray(s, jnp.float32) for s in (slope_x, slope_y)))
         optimiser = optax.adam(learning_rate)
         parameters, memory = self.parameters, optimiser.init(self.parameters)
         for step in range(1, steps + 1):
-            parameters, memory, loss = _refine(self.config, optimiser, parameters, memory, slopes)
+            parameters, memory, loss = _refine(self.config, optimiser, parameters, memory, clues)
             if report is not None:
                 report(step, float(loss))
         return DepthNet(parameters, self.config, self.card)
@@ -123,14 +124,17 @@ def _believe(config, parameters, slope_x: Map, slope_y: Map) -> Belief:
     return Belief(slopes, height, belief.edge, marked)
 
 
+@jax.jit
+def _clues(slope_x: Map, slope_y: Map) -> Clues:
+    return Clues.of(slope_x, slope_y)
+
+
 @partial(jax.jit, static_argnums=(0, 1))
-def _refine(config, optimiser, parameters, memory, slopes: tuple[Array, Array]):
+def _refine(config, optimiser, parameters, memory, clues: Clues):
     import optax
 
-    clues = Clues.of(*slopes)
-
     def loss(parameters):
-        curl, normals, border = physical_losses(believe(config, parameters, *slopes), clues)
+        curl, normals, border = physical_losses(believe_clues(config, parameters, clues), clues)
         return curl + normals + 0.1 * border
 
     value, slope = jax.value_and_grad(loss)(parameters)

@@ -10,13 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete
-from eclipsjax.inverse.integrators.closed_walls import ClosedWalls, closed_walls
-from eclipsjax.inverse.integrators.despiked import Despiked, find_spikes
+from eclipsjax.inverse.integrators.closed_walls import ClosedWalls, Mended
+from eclipsjax.inverse.integrators.despiked import Despiked, weighted_spikes
 from eclipsjax.inverse.integrators.dislocations import Dislocated, find_dislocations
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
-from eclipsjax.inverse.integrators.links import box_sums, cubic, divergence, loop_noise, loop_sums, poisson
+from eclipsjax.inverse.integrators.links import box_sums, cubic, divergence, loop_sums, poisson
 from eclipsjax.inverse.integrators.mixed_pixels import Unmixed
-from eclipsjax.inverse.integrators.outlying import lone_spikes, surroundings, typical, without_spikes
+from eclipsjax.inverse.integrators.outlying import excess_over_surroundings, typical
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.integrators.robust import Robust, gradient
 from eclipsjax.inverse.integrators.wiener import Wiener
@@ -124,15 +124,13 @@ def _weighable(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple[Any
 
 @jax.jit
 def _look(slope_x: Map, slope_y: Map) -> Look:
-    noise = loop_noise(slope_x, slope_y)
-    spikes = jnp.mean(lone_spikes(slope_x, slope_y, noise).astype(noise.dtype))
-    calm = without_spikes(slope_x, slope_y, noise)
-    closed = closed_walls(*calm, noise)
-    changed = (closed[0] != calm[0]) | (closed[1] != calm[1])
+    mended = Mended.of(slope_x, slope_y)
+    noise, closed = mended.noise, (mended.slope_x, mended.slope_y)
+    spikes, walls = (jnp.mean(changed.astype(noise.dtype)) for changed in (mended.spikes, mended.walls))
     hidden = jnp.sum((find_dislocations(*closed, noise).rise_px != 0).astype(noise.dtype))
     fitted = gradient(poisson(divergence(cubic(*closed))))
     tail = _tail(jnp.hypot(closed[0] - fitted[0], closed[1] - fitted[1]), fitted)
-    excess = jnp.hypot(*(s - a for s, a in zip(closed, surroundings(*closed), strict=True)))
+    excess = excess_over_surroundings(*closed, noise).size
     stands_out = (excess > 8.0 * noise + 0.3).astype(noise.dtype)
     steep = jnp.sum(stands_out * excess) / jnp.maximum(jnp.sum(stands_out), 1.0) - 8.0 * noise
     smooth = jnp.zeros_like(noise)
@@ -141,7 +139,7 @@ def _look(slope_x: Map, slope_y: Map) -> Look:
         own = typical(jnp.abs(sums))
         # Where slopes close but for rounding there is no bias to speak of.
         smooth = jnp.where(own > 1e-5, typical(jnp.abs(box_sums(sums, 6))) / jnp.maximum(own, 1e-5), 0.0)
-    return Look(noise, spikes, jnp.mean(changed.astype(noise.dtype)), hidden, tail, steep, smooth)
+    return Look(noise, spikes, walls, hidden, tail, steep, smooth)
 
 
 def _tail(miss: Map, fitted: tuple[Map, Map], inside: Any = None) -> Scalar:
@@ -165,6 +163,5 @@ def _weighted_look(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple
     mean = jnp.sum(jnp.where(inside, weights, 0.0)) / jnp.maximum(jnp.sum(inside.astype(weights.dtype)), 1.0)
     miss = jnp.hypot(slope_x - fitted[0], slope_y - fitted[1])
     tail = _tail(miss * jnp.sqrt(jnp.where(inside, weights, 0.0) / jnp.where(mean > 0, mean, 1.0)), fitted, inside)
-    first = gradient(LeastAbsolute(iterations=20).height_px(slope_x, slope_y, weights, mask))
-    found = find_spikes(slope_x, slope_y, first, 5.0, weights > 0).astype(weights.dtype)
+    found = weighted_spikes(slope_x, slope_y, weights, mask, Despiked.threshold).astype(weights.dtype)
     return tail, jnp.sum(found) / jnp.maximum(jnp.sum((weights > 0).astype(weights.dtype)), 1.0)

@@ -12,7 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.integrators.cosine import cosine_modes_2d
@@ -24,10 +24,8 @@ from eclipsjax.inverse.integrators.links import (
     poisson,
     trapezoid,
 )
-from eclipsjax.inverse.integrators.outlying import surroundings, without_spikes
+from eclipsjax.inverse.integrators.outlying import excess_over_surroundings, without_spikes
 
-# A pixel belongs to a wall where it differs from its surroundings by these many times the noise, and by this slope.
-_NOISES, _LEAST = 4.0, 0.05
 # Loops are closed only by walls steeper than this, and only if walls explain this much (correlation) of what is open.
 _STEEP, _ALIKE = 4.0, 0.7
 
@@ -47,8 +45,31 @@ class ClosedWalls(eqx.Module):
 
     def height_px(self, slope_x: Map, slope_y: Map, weights: None, mask: None) -> Map:
         """Height in pixels, up to a constant."""
+        mended = Mended.of(slope_x, slope_y)
+        return self.method.height_px(mended.slope_x, mended.slope_y, None, None)
+
+
+class Mended(eqx.Module):
+    """Slopes without spikes and with walls closed: what every look at larger things starts from.
+
+    - `slope_x`, `slope_y`: `(y, x)`, dimensionless. `noise`: standard deviation of a slope as given.
+    - `spikes`, `walls`: `(y, x)`, true where slopes were changed for the one or the other reason.
+    """
+
+    slope_x: Map
+    slope_y: Map
+    noise: Scalar
+    spikes: Bool[Array, "y x"]
+    walls: Bool[Array, "y x"]
+
+    @classmethod
+    def of(cls, slope_x: Map, slope_y: Map) -> Mended:
+        """Gradient: exact off the walls that are changed, zero on them, spikes held fixed."""
         noise = loop_noise(slope_x, slope_y)
-        return self.method.height_px(*closed_walls(*without_spikes(slope_x, slope_y, noise), noise), None, None)
+        calm = without_spikes(slope_x, slope_y, noise)
+        closed = closed_walls(*calm, noise)
+        spikes = (calm[0] != slope_x) | (calm[1] != slope_y)
+        return cls(*closed, noise, spikes, (closed[0] != calm[0]) | (closed[1] != calm[1]))
 
 
 def closed_walls(slope_x: Map, slope_y: Map, noise: Scalar) -> tuple[Map, Map]:
@@ -59,10 +80,7 @@ def closed_walls(slope_x: Map, slope_y: Map, noise: Scalar) -> tuple[Map, Map]:
     if min(slope_x.shape) < 2:
         return slope_x, slope_y
     fixed = lax.stop_gradient((slope_x, slope_y))
-    around = surroundings(*fixed)
-    excess = [s - a for s, a in zip(fixed, around, strict=True)]
-    size = jnp.hypot(*excess)
-    wall = size > _NOISES * noise + _LEAST
+    around, excess, size, wall = excess_over_surroundings(*fixed, noise)
     # The mean normal of a pixel of which a vertical wall covers the share f has the slope f / (1 - f).
     covered = [jnp.where(wall, e / (1.0 + size), 0.0) for e in excess]
     bare = [jnp.where(wall, a, s) for a, s in zip(around, fixed, strict=True)]

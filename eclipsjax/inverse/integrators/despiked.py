@@ -36,16 +36,17 @@ class Despiked(eqx.Module):
         if weights is None:
             noise = loop_noise(slope_x, slope_y)
             return self.method.height_px(*without_spikes(slope_x, slope_y, noise, self.threshold), None, mask)
-        first = gradient(LeastAbsolute(iterations=20).height_px(slope_x, slope_y, weights, mask))
-        spikes = find_spikes(slope_x, slope_y, first, self.threshold, weights > 0)
+        spikes = weighted_spikes(slope_x, slope_y, weights, mask, self.threshold)
         return self.method.height_px(slope_x, slope_y, jnp.where(spikes, 0.0, weights), mask)
 
 
-def find_spikes(
-    slope_x: Map, slope_y: Map, first: tuple[Map, Map], threshold: float, inside: Bool[Array, "y x"]
+def weighted_spikes(
+    slope_x: Map, slope_y: Map, weights: Map, mask: Array | None, threshold: float
 ) -> Bool[Array, "y x"]:
-    """True where slopes stand out, alone, from those of a first height. Gradient: none."""
-    slope_x, slope_y, (first_x, first_y) = lax.stop_gradient((slope_x, slope_y, first))
+    """True where slopes stand out, alone, from those of a first height of least absolute deviations. Gradient: none."""
+    slope_x, slope_y, weights = lax.stop_gradient((slope_x, slope_y, weights))
+    first_x, first_y = gradient(LeastAbsolute(iterations=20).height_px(slope_x, slope_y, weights, mask))
+    inside = weights > 0
     miss = jnp.where(inside, jnp.hypot(slope_x - first_x, slope_y - first_y), 0.0)
     own, fitted = jnp.hypot(slope_x, slope_y), jnp.hypot(first_x, first_y)
     aligned = slope_x * first_x + slope_y * first_y > 0.9 * own * fitted

@@ -15,9 +15,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float
 
 from eclipsjax._types import Map, Scalar
-from eclipsjax.inverse.integrators.closed_walls import closed_walls
-from eclipsjax.inverse.integrators.links import box_sums, loop_noise, loop_sums
-from eclipsjax.inverse.integrators.outlying import ONE, typical, without_spikes
+from eclipsjax.inverse.integrators.closed_walls import Mended
+from eclipsjax.inverse.integrators.links import box_sums, loop_sums
+from eclipsjax.inverse.integrators.outlying import ONE, typical
 
 # At most this many in an image; half the side of the square walked around a core, pixels, and of a second, wider one.
 _MOST, _NEAR, _FAR = 4, 6, 12
@@ -79,7 +79,7 @@ class Dislocated(eqx.Module):
     """`method` on what is left of the slopes without screw dislocations, whose helicoids are added again.
 
     Only dislocations whose step no slope shows are taken out: around a core with a visible step loops close. Heights
-    jump along a cut from each core to the border; `undetermined(slope_x, slope_y)` marks it.
+    jump along a cut from each core to the border, which is marked as undetermined.
 
     - `method`: any other; weights and masks are not taken.
 
@@ -90,20 +90,20 @@ class Dislocated(eqx.Module):
 
     def height_px(self, slope_x: Map, slope_y: Map, weights: None, mask: None) -> Map:
         """Height in pixels, up to a constant."""
-        found = hidden_dislocations(slope_x, slope_y)
-        theirs = found.slopes(slope_x.shape)
-        rest = self.method.height_px(slope_x - theirs[0], slope_y - theirs[1], None, None)
-        return rest + found.height_px(slope_x.shape)
+        return self.height_and_undetermined(slope_x, slope_y)[0]
 
-    def undetermined(self, slope_x: Map, slope_y: Map) -> Bool[Array, "y x"]:
-        """True at the cores and beside the cuts."""
-        return hidden_dislocations(slope_x, slope_y).undetermined(slope_x.shape)
+    def height_and_undetermined(self, slope_x: Map, slope_y: Map) -> tuple[Map, Bool[Array, "y x"]]:
+        """Height in pixels, and true at the cores and beside the cuts."""
+        shape, found = slope_x.shape, hidden_dislocations(slope_x, slope_y)
+        theirs = found.slopes(shape)
+        rest = self.method.height_px(slope_x - theirs[0], slope_y - theirs[1], None, None)
+        return rest + found.height_px(shape), found.undetermined(shape)
 
 
 def hidden_dislocations(slope_x: Map, slope_y: Map) -> Dislocations:
     """Those that `find_dislocations` finds in slopes without spikes and with walls closed. Gradient: none."""
-    noise = loop_noise(slope_x, slope_y)
-    return find_dislocations(*closed_walls(*without_spikes(slope_x, slope_y, noise), noise), noise)
+    mended = Mended.of(slope_x, slope_y)
+    return find_dislocations(mended.slope_x, mended.slope_y, mended.noise)
 
 
 def find_dislocations(slope_x: Map, slope_y: Map, noise: Scalar) -> Dislocations:

@@ -15,10 +15,7 @@ from jax import lax
 
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.integrators.links import loop_noise
-from eclipsjax.inverse.integrators.outlying import surroundings, without_spikes
-
-# A pixel may lie across an edge if it differs from its surroundings by these many times the noise, and by this slope.
-_NOISES, _LEAST = 4.0, 0.05
+from eclipsjax.inverse.integrators.outlying import excess_over_surroundings, without_spikes
 
 
 class Unmixed(eqx.Module):
@@ -42,13 +39,9 @@ class Unmixed(eqx.Module):
 
 def unmixed(slope_x: Map, slope_y: Map, noise: Scalar) -> tuple[Map, Map]:
     """Mean slopes of pixels whose mean normals' slopes are given. Gradient: exact, the pixels concerned held fixed."""
-    around = surroundings(slope_x, slope_y)
-    excess = slope_x - around[0], slope_y - around[1]
-    square = excess[0] ** 2 + excess[1] ** 2
-    size = jnp.sqrt(square + 1e-12)
+    around, excess, size, across = excess_over_surroundings(slope_x, slope_y, noise)
     steepest = lax.reduce_window(size, -jnp.inf, lax.max, (3, 3), (1, 1), "SAME")
     upright = 1.0 / jnp.sqrt(1.0 + steepest**2)
     share = size / (steepest * upright + size * (1.0 - upright))
-    across = lax.stop_gradient(size) > _NOISES * noise + _LEAST
     gain = jnp.where(across, share * steepest / size, 1.0)
     return around[0] + gain * excess[0], around[1] + gain * excess[1]

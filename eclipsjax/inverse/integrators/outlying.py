@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import lax
@@ -11,6 +12,8 @@ from jaxtyping import Array, Bool
 from eclipsjax._types import Map, Scalar
 
 _SAMPLE = 5_000
+# A pixel stands off its surroundings by these many times the noise, and by this slope.
+_NOISES, _LEAST = 4.0, 0.05
 # Median over standard deviation of |v|: v a Gaussian number, or a vector of two.
 ONE, TWO = 0.6745, 1.1774
 
@@ -39,6 +42,27 @@ def surroundings(slope_x: Map, slope_y: Map) -> tuple[Map, Map]:
     return tuple(median_of_nine(median_of_nine(s), 3) for s in (slope_x, slope_y))
 
 
+class Excess(NamedTuple):
+    """How slopes differ from the ground around: `around`, `excess` (pairs of maps) and its `size`, dimensionless.
+
+    `stands_off`: true where the size is beyond noise, as on walls and edges.
+    """
+
+    around: tuple[Map, Map]
+    excess: tuple[Map, Map]
+    size: Map
+    stands_off: Bool[Array, "y x"]
+
+
+def excess_over_surroundings(slope_x: Map, slope_y: Map, noise: Scalar) -> Excess:
+    """Gradient: exact, but for `stands_off`."""
+    around = surroundings(slope_x, slope_y)
+    excess = slope_x - around[0], slope_y - around[1]
+    # Not quite 0, so that it has a gradient everywhere.
+    size = jnp.sqrt(excess[0] ** 2 + excess[1] ** 2 + 1e-12)
+    return Excess(around, excess, size, lax.stop_gradient(size) > _NOISES * noise + _LEAST)
+
+
 def _threes(values: Map, axis: int, spacing: int) -> tuple[Map, Map, Map]:
     """Each value and the two that lie `spacing` before and after it."""
     size = values.shape[axis]
@@ -52,7 +76,7 @@ def _sorted(one: Map, two: Map, three: Map) -> tuple[Map, Map, Map]:
     return jnp.minimum(low, three), jnp.maximum(low, jnp.minimum(high, three)), jnp.maximum(high, three)
 
 
-def standing_out(miss: Map, threshold: float, inside: Bool[Array, "y x"] | None = None) -> Bool[Array, "y x"]:
+def standing_out(miss: Map, threshold: float, inside: Bool[Array, "y x"]) -> Bool[Array, "y x"]:
     """True where `miss`, the length of a vector of two, exceeds `threshold` standard deviations, local and global."""
     local = median_of_nine(median_of_nine(miss), 3)
     return miss > threshold * jnp.maximum(jnp.maximum(local, typical(miss, inside)) / TWO, 1e-6)
