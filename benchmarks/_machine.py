@@ -6,6 +6,7 @@ import datetime
 import os
 import platform
 from importlib import metadata
+from pathlib import Path
 
 import jax
 
@@ -24,6 +25,13 @@ def header() -> list[str]:
         f"- {_processor()}, {cores()} cores, {_memory_gib():.0f} GiB, load {os.getloadavg()[0]:.1f} at the start",
         f"- {', '.join(versions)}",
     ]
+
+
+def write_results(name: str, page: str) -> None:
+    """Keep a page in `results`, told apart by backend where that is not the processor."""
+    backend = jax.default_backend()
+    file = f"{name}.md" if backend == "cpu" else f"{name}_{backend}.md"
+    (Path(__file__).resolve().parent / "results" / file).write_text(page)
 
 
 def cores() -> int:

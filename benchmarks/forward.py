@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from _embree import DIRECTIONS, Caster  # noqa: E402
-from _machine import cores, header  # noqa: E402
+from _machine import cores, header, write_results  # noqa: E402
 from reference.raymarch import Annulus, signals as marched  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
@@ -284,9 +284,7 @@ def main() -> None:
     page = markdown(rows, growth, asked.quick)
     print(page)
     if not asked.quick:
-        backend = jax.default_backend()
-        name = "forward.md" if backend == "cpu" else f"forward_{backend}.md"
-        (HERE / "results" / name).write_text(page)
+        write_results("forward", page)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from _machine import header  # noqa: E402
+from _machine import header, write_results  # noqa: E402
 from _slopes import CUT_STEP_NM, ERRORS, PIXEL_NM, SURFACES, measured_slopes  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
@@ -199,9 +199,7 @@ def main() -> None:
     page = "\n".join(lines)
     print(page)
     if not quick:
-        backend = jax.default_backend()
-        name = "integration.md" if backend == "cpu" else f"integration_{backend}.md"
-        (HERE / "results" / name).write_text(page)
+        write_results("integration", page)
 
 
 if __name__ == "__main__":

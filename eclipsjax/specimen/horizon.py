@@ -21,7 +21,8 @@ from jaxtyping import Array, Float
 
 from eclipsjax._polar import polar_primitives
 from eclipsjax._types import InputError, Map, Scalar, concrete, image_direction, real_named, shown, whole_number
-from eclipsjax.specimen.ray_maximum import KEPT, RaySteps, largest_mean_slope, smooth_mean_slope
+from eclipsjax.specimen.ray_maximum import KEPT, largest_mean_slope, smooth_mean_slope
+from eclipsjax.specimen.ray_steps import RaySteps
 from eclipsjax.specimen.surface import Surface
 
 # Below this softness float32 no longer tells the samples of a ray apart.

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from eclipsjax.specimen import ray_maximum
-from eclipsjax.specimen.ray_maximum import RaySteps, largest_mean_slope, smooth_mean_slope
+from eclipsjax.specimen.ray_maximum import largest_mean_slope, smooth_mean_slope
+from eclipsjax.specimen.ray_steps import RaySteps
 
 
 @pytest.mark.parametrize("strip_px", [1, 50, 170, 13 * 17 - 1])
