@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from eclipsjax._types import InputError, Map
-from eclipsjax.inverse.belief import Belief, Clues, believe, believe_clues, physical_losses
+from eclipsjax.inverse.belief import Belief, Clues, believe_clues, physical_losses
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
+from eclipsjax.inverse.trust import network_share
 
 KIND = "depth network"
 SHIPPED = Path(__file__).resolve().parent.parent / "nn" / "weights" / "depth.npz"
@@ -72,7 +73,8 @@ class DepthNet(eqx.Module):
     def believe(self, slope_x: Map, slope_y: Map) -> Belief:
         """Slopes, height (px) and the masks' logits, all `(y, x)`, in the network's float32.
 
-        Screw dislocations whose step no slope shows are taken out before and put back after, as `Dislocated` does.
+        Screw dislocations whose step no slope shows are taken out before and put back after, as `Dislocated` does. The
+        height follows the network as far as noise and relief make it better than the robust height: `network_share`.
         """
         return _believe(self.config, self.parameters, *(s.astype(jnp.float32) for s in (slope_x, slope_y)))
 
@@ -118,10 +120,12 @@ def _shipped() -> DepthNet:
 def _believe(config, parameters, slope_x: Map, slope_y: Map) -> Belief:
     shape, found = slope_x.shape, hidden_dislocations(slope_x, slope_y)
     theirs = found.slopes(shape)
-    belief = believe(config, parameters, slope_x - theirs[0], slope_y - theirs[1])
+    clues = Clues.of(slope_x - theirs[0], slope_y - theirs[1])
+    belief = believe_clues(config, parameters, clues)
+    share = network_share(clues)
+    height = share * belief.height_px + (1.0 - share) * clues.height_px + found.height_px(shape)
     marked = jnp.where(found.undetermined(shape), _SURE, belief.undetermined)
-    slopes, height = belief.slopes + jnp.stack(theirs, axis=-1), belief.height_px + found.height_px(shape)
-    return Belief(slopes, height, belief.edge, marked)
+    return Belief(belief.slopes + jnp.stack(theirs, axis=-1), height, belief.edge, marked)
 
 
 @jax.jit

@@ -121,14 +121,17 @@ def test_import_is_light_and_sets_no_flag():
     assert json.loads(done.stdout) == [[], []]
 
 
-def test_readme_example_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT.parent / "README.md").read_text("utf-8"), flags=re.DOTALL)
+def test_readme_examples_run():
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT.parent / "README.md").read_text("utf-8"), flags=re.DOTALL)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    for code in blocks:
+        exec(compile(code, "README.md", "exec"), names)
     assert names["gradient"].shape == (128, 128) and float(abs(names["gradient"]).max()) > 0
     (per_mm,) = names["by_distance"].values()
     # A detector farther away collects less from flat ground: the terraces, more than half of the image.
     assert float(np.median(per_mm)) < 0
+    error = names["ej"].height_error(names["result"].height_nm, names["surface"].height_nm)
+    assert error.percent.plane < 1 and names["result"].why
 
 
 def test_public_names_are_there():

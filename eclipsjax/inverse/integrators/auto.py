@@ -27,10 +27,10 @@ _SPIKES = 0.008
 _GAUSSIAN, _WALLS, _EDGES, _EXACT = 1.25, 3.0, 10.0, 18.0
 # How much steeper than noise alone (8 times) steep pixels are on average where pixels do not resolve an edge.
 _UNRESOLVED = 1.6
-# Loop sums over 12 x 12 pixels in those of one: 5 for white noise, 144 for a bias that is smooth.
-_SMOOTH = 80.0
-# Slope noise above which the network is better than all others.
-_NOISY = 0.008
+# Loop sums over 12 x 12 pixels in those of one: 5 for white noise, 60 for correlated, 144 for a smooth bias.
+_CORRELATED, _SMOOTH = 30.0, 80.0
+# Slope noise above which the network is better than all others but where walls close; and even than unmixing.
+_NOISY, _VERY_NOISY = 0.008, 0.04
 
 
 class Look(eqx.Module):
@@ -55,14 +55,14 @@ class Auto(eqx.Module):
     """Looks at the slopes and picks another method by what it sees.
 
     Edges that no pixel resolves ask for `Unmixed`, noise for the network (`DepthNet.shipped()`). Where there is hardly
-    any: sharp edges and long tails ask for `Robust`, a smooth bias for `Wiener` or `Poisson`; spikes, walls whose loops
-    do not close and hidden dislocations are mended first. With a mask or weights: `Poisson`, `LeastAbsolute` or
-    `Despiked(LeastAbsolute())`.
+    any, or walls must close: sharp edges and long tails ask for `Robust`, a smooth bias for `Wiener` or `Poisson`;
+    spikes, walls whose loops do not close and hidden dislocations are mended first. With a mask or weights: `Poisson`,
+    `LeastAbsolute` or `Despiked(LeastAbsolute())`.
 
     - `network`: whether the network may be picked (static).
     """
 
-    network: bool = eqx.field(static=True, default=False)
+    network: bool = eqx.field(static=True, default=True)
 
     def pick(self, slope_x: Any, slope_y: Any, mask: Any = None, weights: Any = None) -> tuple[Any, str]:
         """The method for these slopes, and why, in a sentence. `mask` and `weights` as in `integrate`.
@@ -83,9 +83,10 @@ class Auto(eqx.Module):
         found = (
             f"noise of {math.degrees(math.atan(look.noise)):.2g} deg by the curl, tails {look.tail:.3g} (1.2: Gaussian)"
         )
-        if look.steep > _UNRESOLVED and look.tail > _WALLS and not look.walls:
+        beyond_unmixing = self.network and look.noise > _VERY_NOISY
+        if look.steep > _UNRESOLVED and look.tail > _WALLS and not look.walls and not beyond_unmixing:
             return Unmixed(Robust(cutoff=1.0)), f"{found}: edges that no pixel resolves"
-        if self.network and look.noise > _NOISY:
+        if self.network and look.noise > _NOISY and not look.walls:
             from eclipsjax.inverse.pinn import DepthNet
 
             return DepthNet.shipped(), f"{found}: the network knows noise best"
@@ -105,6 +106,8 @@ def _classical(look: Look) -> tuple[Any, str]:
         if look.tail > _EXACT:
             return Robust(), "a smooth bias, and sharp edges"
         return (Poisson() if look.tail > _GAUSSIAN else Wiener()), "a smooth bias"
+    if look.walls and look.noise > _NOISY and look.smooth < _CORRELATED:
+        return Wiener(), "noise"
     if look.tail > _EDGES:
         return Robust(cutoff=1.0), "sharp edges in little noise"
     if look.tail > _GAUSSIAN:
