@@ -179,6 +179,7 @@ def timing(sizes: list[int]) -> list[str]:
                 call()
                 took.append(time.perf_counter() - started)
             cells += [f"{took[0]:.2f}", f"{min(took[1:]):.4f}"]
+            print(f"{name}, {pixels}^2: {cells[-2]} s, then {cells[-1]} s", flush=True)
     return lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in columns.items()]
 
 
@@ -201,7 +202,8 @@ def main() -> None:
     lines += [row.written() for row in rows]
     lines += [
         "",
-        "Branch cut: up to whole steps, and not where a method marks heights as undetermined. Ratios: .001 % and less are equal.",
+        "Branch cut: up to whole steps, and not where heights are marked as undetermined. In ratios .001 % and less "
+        "count as equal.",
         "",
     ]
     lines += ["Seconds, float32, islands with the mix of errors:", "", *times, ""]

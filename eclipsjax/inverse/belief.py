@@ -77,12 +77,15 @@ class Clues(eqx.Module):
     @classmethod
     def of(cls, slope_x: Map, slope_y: Map) -> Clues:
         """Clues from slopes alone. Gradient: exact almost everywhere, with spikes and summits held fixed."""
-        given = jnp.stack([slope_x, slope_y], axis=-1)
-        healed = Mended.of(slope_x, slope_y)
+        return cls.of_mended(jnp.stack([slope_x, slope_y], axis=-1), Mended.of(slope_x, slope_y))
+
+    @classmethod
+    def of_mended(cls, given: Float[Array, "y x 2"], healed: Mended, rounds: int = _ROUNDS) -> Clues:
+        """Clues from slopes as given and as mended, with so many rounds of the robust fit. Gradient: as `of`."""
         noise = healed.noise
         mended = jnp.stack([healed.slope_x, healed.slope_y], axis=-1)
-        modes, whole, ring_noise = robust_modes(mended[..., 0], mended[..., 1], _CUTOFF, _ROUNDS, _RINGS)
-        modes = modes * believed_share(whole, ring_noise, slope_x.shape)
+        modes, whole, ring_noise = robust_modes(mended[..., 0], mended[..., 1], _CUTOFF, rounds, _RINGS)
+        modes = modes * believed_share(whole, ring_noise, modes.shape)
         height = from_cosine_modes_2d(modes)
         robust = jnp.stack(Surface(height, jnp.ones((), height.dtype)).slopes(), axis=-1)
         near, wide = (mean_slopes(mended, reach) for reach in _REACHES)

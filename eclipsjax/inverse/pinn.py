@@ -15,11 +15,14 @@ from jaxtyping import Array, Bool
 
 from eclipsjax._types import InputError, Map
 from eclipsjax.inverse.belief import Belief, Clues, believe_clues, physical_losses
+from eclipsjax.inverse.integrators.closed_walls import Mended
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
 from eclipsjax.inverse.trust import network_share
 
 KIND = "depth network"
 SHIPPED = Path(__file__).resolve().parent.parent / "nn" / "weights" / "depth.npz"
+# Of the robust fit that the network starts from: training's last four of twelve change heights by less than 1 %.
+_ROUNDS = 8
 # Logit of what is known.
 _SURE = 20.0
 
@@ -99,10 +102,8 @@ class DepthNet(eqx.Module):
 
         `report(step, loss)` is called after every step. The result is for images like this one.
         """
-        import optax
-
         clues = _clues(*(jnp.asarray(s, jnp.float32) for s in (slope_x, slope_y)))
-        optimiser = optax.adam(learning_rate)
+        optimiser = _adam(learning_rate)
         parameters, memory = self.parameters, optimiser.init(self.parameters)
         for step in range(1, steps + 1):
             parameters, memory, loss = _refine(self.config, optimiser, parameters, memory, clues)
@@ -118,14 +119,24 @@ def _shipped() -> DepthNet:
 
 @partial(jax.jit, static_argnums=0)
 def _believe(config, parameters, slope_x: Map, slope_y: Map) -> Belief:
-    shape, found = slope_x.shape, hidden_dislocations(slope_x, slope_y)
+    shape, mended = slope_x.shape, Mended.of(slope_x, slope_y)
+    found = hidden_dislocations(mended)
     theirs = found.slopes(shape)
-    clues = Clues.of(slope_x - theirs[0], slope_y - theirs[1])
+    given = jnp.stack([slope_x - theirs[0], slope_y - theirs[1]], axis=-1)
+    clues = Clues.of_mended(given, mended.less(theirs), _ROUNDS)
     belief = believe_clues(config, parameters, clues)
     share = network_share(clues)
     height = share * belief.height_px + (1.0 - share) * clues.height_px + found.height_px(shape)
     marked = jnp.where(found.undetermined(shape), _SURE, belief.undetermined)
     return Belief(belief.slopes + jnp.stack(theirs, axis=-1), height, belief.edge, marked)
+
+
+@cache
+def _adam(learning_rate: float) -> Any:
+    """The same object for the same rate, so that no second refinement is compiled anew."""
+    import optax
+
+    return optax.adam(learning_rate)
 
 
 @jax.jit

@@ -7,6 +7,7 @@ import pytest
 from integrators import centred, grid, noise
 
 import eclipsjax as ej
+from eclipsjax.inverse.integrators.closed_walls import Mended
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
 from eclipsjax.inverse.integrators.outlying import lone_spikes, median_of_nine
 
@@ -144,7 +145,7 @@ def test_a_hidden_dislocation_is_found_and_taken_out(rough, rise_px):
     shape = (96, 96)
     p, q = scene_slopes(rough, 1.0, 0.0)
     dp, dq, angle = helicoid(shape, 60.3, 41.6, rise_px)
-    found = hidden_dislocations(jnp.asarray(p + dp), jnp.asarray(q + dq))
+    found = hidden_dislocations(Mended.of(jnp.asarray(p + dp), jnp.asarray(q + dq)))
     assert int(jnp.sum(found.rise_px != 0)) == 1
     assert float(found.rise_px[0]) == pytest.approx(rise_px, rel=0.05)
     assert float(jnp.hypot(found.row[0] - 60.3, found.column[0] - 41.6)) < 1.0
@@ -163,7 +164,7 @@ def test_a_hidden_dislocation_is_found_and_taken_out(rough, rise_px):
 def test_no_dislocation_where_there_is_none(rough):
     for scene in (rough, ej.synthetic.spiral((128, 128), 2.0), ej.synthetic.islands((128, 128), 2.0)):
         for noise_deg, outliers in ((0.0, 0.0), (3.0, 0.0), (1.0, 0.02)):
-            found = hidden_dislocations(*(jnp.asarray(s) for s in scene_slopes(scene, noise_deg, outliers)))
+            found = hidden_dislocations(Mended.of(*(jnp.asarray(s) for s in scene_slopes(scene, noise_deg, outliers))))
             assert not np.any(found.rise_px)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete
 from eclipsjax.inverse.integrators.closed_walls import ClosedWalls, Mended
 from eclipsjax.inverse.integrators.despiked import Despiked, weighted_spikes
-from eclipsjax.inverse.integrators.dislocations import Dislocated, find_dislocations
+from eclipsjax.inverse.integrators.dislocations import Dislocated, hidden_dislocations
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
 from eclipsjax.inverse.integrators.links import box_sums, cubic, divergence, loop_sums, poisson
 from eclipsjax.inverse.integrators.mixed_pixels import Unmixed
@@ -130,7 +130,7 @@ def _look(slope_x: Map, slope_y: Map) -> Look:
     mended = Mended.of(slope_x, slope_y)
     noise, closed = mended.noise, (mended.slope_x, mended.slope_y)
     spikes, walls = (jnp.mean(changed.astype(noise.dtype)) for changed in (mended.spikes, mended.walls))
-    hidden = jnp.sum((find_dislocations(*closed, noise).rise_px != 0).astype(noise.dtype))
+    hidden = jnp.sum((hidden_dislocations(mended).rise_px != 0).astype(noise.dtype))
     fitted = gradient(poisson(divergence(cubic(*closed))))
     tail = _tail(jnp.hypot(closed[0] - fitted[0], closed[1] - fitted[1]), fitted)
     excess = excess_over_surroundings(*closed, noise).size

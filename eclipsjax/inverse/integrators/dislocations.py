@@ -7,9 +7,11 @@ the core to the border: beside the cut heights are right, and where the real ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
@@ -39,25 +41,42 @@ class Dislocations(eqx.Module):
 
     def slopes(self, shape: tuple[int, int]) -> tuple[Map, Map]:
         """`(slope_x, slope_y)` of the helicoids. Gradient: exact."""
-        y, x, rise = self._around(shape)
-        turn = rise / (2 * jnp.pi * jnp.maximum(x**2 + y**2, 0.5))
-        return jnp.sum(-turn * y, axis=0), jnp.sum(turn * x, axis=0)
+
+        def helicoids():
+            y, x, rise = self._around(shape)
+            turn = rise / (2 * jnp.pi * jnp.maximum(x**2 + y**2, 0.5))
+            return jnp.sum(-turn * y, axis=0), jnp.sum(turn * x, axis=0)
+
+        return self._if_any(helicoids)
 
     def height_px(self, shape: tuple[int, int]) -> Map:
         """Height of the helicoids, pixels, jumping by their rise across their cuts. Gradient: exact off the cuts."""
-        y, x, rise = self._around(shape)
-        out_y, out_x = self._way_out(shape)
-        # The angle from the direction opposite to the cut: it jumps at the cut alone.
-        along, across = -(x * out_x + y * out_y), -(y * out_x - x * out_y)
-        return jnp.sum(rise / (2 * jnp.pi) * jnp.arctan2(across, along), axis=0)
+
+        def helicoids():
+            y, x, rise = self._around(shape)
+            out_y, out_x = self._way_out(shape)
+            # The angle from the direction opposite to the cut: it jumps at the cut alone.
+            along, across = -(x * out_x + y * out_y), -(y * out_x - x * out_y)
+            return jnp.sum(rise / (2 * jnp.pi) * jnp.arctan2(across, along), axis=0)
+
+        return self._if_any(helicoids)
 
     def undetermined(self, shape: tuple[int, int]) -> Bool[Array, "y x"]:
         """True at the cores and beside the cuts: there the slopes do not say how heights hang together."""
-        y, x, rise = self._around(shape)
-        out_y, out_x = self._way_out(shape)
-        along, across = x * out_x + y * out_y, y * out_x - x * out_y
-        near = (x**2 + y**2 <= _NEAR**2) | ((along >= 0) & (jnp.abs(across) <= 1.5))
-        return jnp.any(near & (rise != 0), axis=0)
+
+        def beside():
+            y, x, rise = self._around(shape)
+            out_y, out_x = self._way_out(shape)
+            along, across = x * out_x + y * out_y, y * out_x - x * out_y
+            near = (x**2 + y**2 <= _NEAR**2) | ((along >= 0) & (jnp.abs(across) <= 1.5))
+            return jnp.any(near & (rise != 0), axis=0)
+
+        return self._if_any(beside)
+
+    def _if_any(self, make: Callable[[], Any]) -> Any:
+        """What `make` makes, or zeros without the work where there is no core."""
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(make))
+        return lax.cond(jnp.any(self.rise_px != 0), make, lambda: nothing)
 
     def _around(self, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
         """Rows and columns from every core, `(core, y, x)`, and the rises, ready to be multiplied."""
@@ -94,21 +113,16 @@ class Dislocated(eqx.Module):
 
     def height_and_undetermined(self, slope_x: Map, slope_y: Map) -> tuple[Map, Bool[Array, "y x"]]:
         """Height in pixels, and true at the cores and beside the cuts."""
-        shape, found = slope_x.shape, hidden_dislocations(slope_x, slope_y)
+        shape, mended = slope_x.shape, Mended.of(slope_x, slope_y)
+        found = hidden_dislocations(mended)
         theirs = found.slopes(shape)
         rest = self.method.height_px(slope_x - theirs[0], slope_y - theirs[1], None, None)
         return rest + found.height_px(shape), found.undetermined(shape)
 
 
-def hidden_dislocations(slope_x: Map, slope_y: Map) -> Dislocations:
-    """Those that `find_dislocations` finds in slopes without spikes and with walls closed. Gradient: none."""
-    mended = Mended.of(slope_x, slope_y)
-    return find_dislocations(mended.slope_x, mended.slope_y, mended.noise)
-
-
-def find_dislocations(slope_x: Map, slope_y: Map, noise: Scalar) -> Dislocations:
+def hidden_dislocations(mended: Mended) -> Dislocations:
     """Where walks around do not close, by the same height whichever way they take. Gradient: none."""
-    slope_x, slope_y, noise = lax.stop_gradient((slope_x, slope_y, noise))
+    slope_x, slope_y, noise = lax.stop_gradient((mended.slope_x, mended.slope_y, mended.noise))
     nothing = jnp.zeros(_MOST, slope_x.dtype)
     if min(slope_x.shape) <= 2 * _FAR + 1:
         return Dislocations(nothing, nothing, nothing)
