@@ -170,7 +170,7 @@ def timing(sizes: list[int]) -> list[str]:
                     return jax.block_until_ready(whole[name](slopes))
                 return jax.block_until_ready(ej.integrate(*slopes, PIXEL_NM, method))
 
-            if cells and cells[-1] != "" and float(cells[-1]) > 5:
+            if cells and (not cells[-1] or float(cells[-1]) > 5):
                 cells += ["", ""]
                 continue
             took = []

@@ -28,7 +28,7 @@ _GAUSSIAN, _WALLS, _EDGES, _EXACT = 1.25, 3.0, 10.0, 18.0
 # How much steeper than noise alone (8 times) steep pixels are on average where pixels do not resolve an edge.
 _UNRESOLVED = 1.6
 # Loop sums over 12 x 12 pixels in those of one: 5 for white noise, 60 for correlated, 144 for a smooth bias.
-_CORRELATED, _SMOOTH = 30.0, 80.0
+_CORRELATED, _SMOOTH = 30.0, 55.0
 # Slope noise above which the network is better than all others but where walls close; and even than unmixing.
 _NOISY, _VERY_NOISY = 0.008, 0.04
 
@@ -55,7 +55,7 @@ class Auto(eqx.Module):
     """Looks at the slopes and picks another method by what it sees.
 
     Edges that no pixel resolves ask for `Unmixed`, noise for the network (`DepthNet.shipped()`). Where there is hardly
-    any, or walls must close: sharp edges and long tails ask for `Robust`, a smooth bias for `Wiener` or `Poisson`;
+    any, or walls must close: sharp edges and long tails ask for `Robust`, a smooth bias for `Poisson`;
     spikes, walls whose loops do not close and hidden dislocations are mended first. With a mask or weights: `Poisson`,
     `LeastAbsolute` or `Despiked(LeastAbsolute())`.
 
@@ -103,9 +103,7 @@ class Auto(eqx.Module):
 
 def _classical(look: Look) -> tuple[Any, str]:
     if look.smooth > _SMOOTH and look.spikes < _SPIKES and not look.walls:
-        if look.tail > _EXACT:
-            return Robust(), "a smooth bias, and sharp edges"
-        return (Poisson() if look.tail > _GAUSSIAN else Wiener()), "a smooth bias"
+        return (Robust(), "a smooth bias, and sharp edges") if look.tail > _EXACT else (Poisson(), "a smooth bias")
     if look.walls and look.noise > _NOISY and look.smooth < _CORRELATED:
         return Wiener(), "noise"
     if look.tail > _EDGES:
