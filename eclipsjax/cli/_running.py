@@ -98,6 +98,13 @@ def remembering_ctrl_c() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+
+    def unraisable(what: Any) -> None:
+        # Ctrl-C within a callback of Python's own (garbage collection): nobody gets it, but it is remembered.
+        if what.exc_type is not KeyboardInterrupt:
+            hook(what)
+
+    hook, sys.unraisablehook = sys.unraisablehook, unraisable
     before = signal.signal(signal.SIGINT, remember)
     try:
         yield
@@ -107,6 +114,7 @@ def remembering_ctrl_c() -> Iterator[None]:
         raise
     finally:
         signal.signal(signal.SIGINT, before)
+        sys.unraisablehook = hook
 
 
 def stop_if_interrupted() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eclipsjax.cli._running import prepare_libraries, progress_option
+from eclipsjax.cli._running import prepare_libraries, progress_option, stop_if_interrupted
 
 _INTERRUPTED = 130
 
@@ -48,11 +48,14 @@ def depth(output: Path, steps: int, seed: int, save_every: int, progress: bool |
         def report(step: int, losses: dict) -> None:
             nonlocal saved
             saved = step
-            bar.update(step - bar.n)
             bar.set_postfix_str(f"height error {losses['height']:.3f} of the robust method's")
 
+        def after_step(step: int) -> None:
+            bar.update(step - bar.n)
+            stop_if_interrupted()
+
         try:
-            parameters = train_depth(output, recipe, config, save_every, report)
+            parameters = train_depth(output, recipe, config, save_every, report, after_step=after_step)
         except KeyboardInterrupt:
             where = f"after step {saved}" if saved else "before its first checkpoint of this run"
             click.echo(f"eclipsjax: stopped {where}: the same command goes on from the last checkpoint.", err=True)

@@ -27,7 +27,8 @@ TERMS = ("loss", "height", "slope", "edge", "undetermined", "curl", "normals", "
 @dataclass(frozen=True)
 class Recipe:
     """How the network is trained. `size` pixels and `batch` lessons a step; the last `large_share` of the steps take a
-    quarter of the batch at twice the size. Learning rate up over `warm` steps, then down a cosine to nothing."""
+    quarter of the batch at twice the size. Learning rate up over `warm` steps (half of all at most), then down a cosine
+    to nothing."""
 
     steps: int = 12000
     size: int = 128
@@ -46,16 +47,19 @@ def train_depth(
     every: int = 200,
     report: Callable[[int, dict], None] | None = None,
     stop_after: int | None = None,
+    after_step: Callable[[int], None] | None = None,
 ) -> Any:
     """The averaged parameters after `recipe.steps` steps.
 
     Every `every` steps the state goes to `folder/checkpoints` and the mean losses to `folder/losses.csv` (and to
-    `report(step, losses)`); a second call goes on from there. `stop_after` ends this call at a step, unfinished.
+    `report(step, losses)`); a second call goes on from there. `stop_after` ends this call at a step, unfinished;
+    `after_step(step)` is called after each and may raise to end it there.
     """
     recipe, config = recipe or Recipe(), config or DepthConfig()
     folder.mkdir(parents=True, exist_ok=True)
     _same_recipe(folder / "recipe.json", {"recipe": asdict(recipe), "config": config.as_json()})
-    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, recipe.warm, recipe.steps)
+    warm = min(recipe.warm, recipe.steps // 2)
+    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warm, recipe.steps)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-4))
     parameters = jax.jit(partial(initial_parameters, config))(jax.random.key(recipe.seed))
     state = {"parameters": parameters, "averaged": parameters, "optimiser": optimiser.init(parameters)}
@@ -79,6 +83,8 @@ def train_depth(
                 sums = jnp.zeros(len(TERMS))
                 if report is not None:
                     report(step, means)
+            if after_step is not None:
+                after_step(step)
     return state["averaged"]
 
 

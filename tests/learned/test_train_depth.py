@@ -60,6 +60,22 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path):
         train_depth(tmp_path, Recipe(steps=9), CONFIG)
 
 
+def test_shorter_than_its_warm_up(tmp_path):
+    train_depth(tmp_path, Recipe(steps=2, size=16, batch=1, large_share=0.0), CONFIG)
+    assert [row[0] for row in logged(tmp_path)] == ["step", "2"]
+
+
+def test_ends_after_the_step_that_is_told_to(tmp_path):
+    def after_step(step):
+        if step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_depth(tmp_path, RECIPE, CONFIG, every=2, after_step=after_step)
+    train_depth(tmp_path, RECIPE, CONFIG, every=2)
+    assert [row[0] for row in logged(tmp_path)] == ["step", "2", "4", "6", "8"]
+
+
 @pytest.mark.slow
 def test_survives_a_kill(tmp_path):
     code = textwrap.dedent(f"""
