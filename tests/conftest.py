@@ -1,9 +1,11 @@
 """Hostile settings for every test: float64, strict promotion, no silent broadcasting of ranks, shapes checked."""
 
+import itertools
 import os
 import tempfile
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_enable_x64", True)
@@ -16,3 +18,21 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 _hook = install_import_hook("eclipsjax", "beartype.beartype")
 _hook.__enter__()
+
+_MOST_MAPPINGS, _OFTEN = 30_000, 20
+_counted = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Every compiled program holds memory mappings, of which a Linux process may have 65,530: beyond, XLA crashes."""
+    yield
+    if next(_counted) % _OFTEN:
+        return
+    try:
+        with open("/proc/self/maps", "rb") as mappings:
+            count = sum(1 for _ in mappings)
+    except OSError:
+        return
+    if count > _MOST_MAPPINGS:
+        jax.clear_caches()

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         # What overflows single precision is refused as infinite, in a sentence; NumPy's warning would precede it.
         with remembering_ctrl_c(), np.errstate(over="ignore"):
-            commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
+            code = commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         return error.exit_code
@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _say(f"{where}{error.strerror or error}.", FAILURE)
-    return 0
+    # Click returns the code of a command that ends early.
+    return code if isinstance(code, int) else 0
 
 
 def _say(sentence: str, code: int) -> int:

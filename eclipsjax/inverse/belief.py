@@ -25,6 +25,7 @@ from eclipsjax.inverse.integrators.links import (
     divergence,
     laplacian_of_modes,
     loop_sums,
+    mean_of_loops,
     poisson,
     trapezoid,
 )
@@ -119,9 +120,7 @@ class Clues(eqx.Module):
         )
         vectors = [jnp.arcsinh((one - other) / self.noise) for one, other in pairs]
         vectors += [(level - robust) / self.noise, jnp.arcsinh(robust)]
-        curl = jnp.abs(loop_sums(self.slopes[..., 0], self.slopes[..., 1]))
-        around = jnp.pad(curl, ((1, 1), (1, 1)), mode="edge")
-        curl = 0.25 * (around[1:, 1:] + around[:-1, 1:] + around[1:, :-1] + around[:-1, :-1])
+        curl = mean_of_loops(jnp.abs(loop_sums(self.slopes[..., 0], self.slopes[..., 1])))
         level = jnp.full_like(curl, 0.3 * jnp.log(self.noise) + 1.0)
         steep = 0.5 * jnp.log1p(jnp.linalg.norm(robust, axis=-1) / self.noise)
         popular = 0.3 * jnp.log(self.popularity + 1e-4) + 1.0
@@ -197,7 +196,8 @@ def physical_losses(belief: Belief, clues: Clues) -> tuple[Scalar, Scalar, Scala
     """
 
     def loops(slopes):
-        return jnp.mean(loop_sums(slopes[..., 0], slopes[..., 1]) ** 2)
+        sums = loop_sums(slopes[..., 0], slopes[..., 1])
+        return jnp.sum(sums**2) / max(sums.size, 1)
 
     curl = loops(belief.slopes) / (loops(clues.slopes) + clues.noise**2)
     height = Surface(belief.height_px, jnp.ones((), belief.height_px.dtype)).slopes()

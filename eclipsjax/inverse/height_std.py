@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 from typing import Any
 
@@ -11,20 +12,19 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from eclipsjax._types import InputError, Map, as_real, concrete
-from eclipsjax.inverse.integrate import takes_weights
+from eclipsjax._types import InputError, Map, as_real, concrete, shown, whole_number
+from eclipsjax.inverse.integrate import check_method, check_slopes, takes_weights
 from eclipsjax.inverse.integrators.auto import Auto
 from eclipsjax.inverse.integrators.cosine import frequencies
 from eclipsjax.inverse.integrators.islands import centred, label_islands
-from eclipsjax.inverse.integrators.links import laplacian_of_modes
+from eclipsjax.inverse.integrators.links import laplacian_of_modes, relative_weights
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.integrators.spectral import FrankotChellappa, SpectralPoisson
-from eclipsjax.specimen.surface import check_pixel_size
 
 
 def height_std(
     method: Any,
-    shape: tuple[int, int],
+    shape: Any,
     slope_std: Any,
     pixel_size_nm: Any,
     slope_x: Any = None,
@@ -32,7 +32,7 @@ def height_std(
     mask: Any = None,
     weights: Any = None,
     key: Any = None,
-    draws: int = 256,
+    draws: Any = 256,
 ) -> Map:
     """Standard deviation of each height from white noise of both slopes: `(y, x)`, nm, heights of mean 0.
 
@@ -51,8 +51,16 @@ def height_std(
 
     Gradient: exact in `slope_std` and pixel size in closed form; of the sample as drawn otherwise.
     """
-    std, pixel = as_real(slope_std), as_real(pixel_size_nm)
-    _check(method, shape, std, pixel, draws, mask, weights)
+    std, pixel = as_real(slope_std, "slope_std"), as_real(pixel_size_nm, "pixel_size_nm")
+    shape, draws = _checked_shape(shape), whole_number("draws", draws, 2)
+    _check(method, std, mask, weights)
+    given = (None if s is None else as_real(s).astype(std.dtype) for s in (slope_x, slope_y, weights))
+    slope_x, slope_y, weights = given
+    base = tuple(jnp.zeros(shape, std.dtype) if s is None else s for s in (slope_x, slope_y))
+    mask = None if mask is None else jnp.asarray(mask)
+    if base[0].shape != shape:
+        raise InputError(f"slope_x has shape {base[0].shape} but shape is {shape}: give them the same.")
+    check_slopes(*base, pixel, mask, weights)
     pixel = pixel.astype(std.dtype)
     if mask is None and weights is None:
         if isinstance(method, Poisson):
@@ -61,13 +69,7 @@ def height_std(
             return std * pixel * _from_modes(shape, std.dtype, False)
         if isinstance(method, FrankotChellappa):
             return jnp.full(shape, std * pixel * _of_fourier(shape, std.dtype))
-    base = tuple(jnp.zeros(shape, std.dtype) if s is None else as_real(s).astype(std.dtype) for s in (slope_x, slope_y))
-    for name, slope in zip(("slope_x", "slope_y"), base, strict=True):
-        if slope.shape != tuple(shape):
-            raise InputError(f"{name} has shape {slope.shape} but shape is {tuple(shape)}: give them the same.")
     key = jax.random.key(0) if key is None else key
-    mask = None if mask is None else jnp.asarray(mask, bool)
-    weights = None if weights is None else as_real(weights).astype(std.dtype)
     return pixel * _sampled(method, base, std, mask, weights, key, draws)
 
 
@@ -107,6 +109,7 @@ def _sampled(method, base, std, mask, weights, key, draws):
     labels = None if mask is None else label_islands(mask)
     if mask is not None:
         weights = jnp.where(mask, 1.0 if weights is None else weights, 0.0).astype(std.dtype)
+    weights = None if weights is None else relative_weights(weights)
 
     def height(noise):
         slopes = [s + std * e for s, e in zip(base, noise, strict=True)]
@@ -127,21 +130,24 @@ def _sampled(method, base, std, mask, weights, key, draws):
     return spread if mask is None else jnp.where(mask, spread, jnp.nan)
 
 
-def _check(method, shape, std, pixel, draws, mask, weights) -> None:
+def _checked_shape(shape: Any) -> tuple[int, int]:
+    try:
+        rows, columns = (operator.index(n) for n in shape)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    if rows < 1 or columns < 1:
+        raise InputError(f"shape is {shown(shape)}: give (rows, columns), two positive whole numbers.")
+    return rows, columns
+
+
+def _check(method, std, mask, weights) -> None:
     if isinstance(method, Auto):
         raise InputError(
             "method is Auto(): pick first, method, why = Auto().pick(slope_x, slope_y), and give that one."
         )
-    if len(shape) != 2 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise InputError(f"shape is {shape}: give (rows, columns), two positive whole numbers.")
-    if not (isinstance(draws, int) and draws >= 2):
-        raise InputError(f"draws is {draws}: give a whole number of at least 2.")
+    check_method(method)
     value = concrete(std)
     if value is not None and not (value.ndim == 0 and np.isfinite(value) and value >= 0):
         raise InputError(f"slope_std is {value}: give one number of at least 0.")
-    check_pixel_size(pixel)
-    for name, array in (("mask", mask), ("weights", weights)):
-        if array is not None and np.shape(array) != tuple(shape):
-            raise InputError(f"{name} has shape {np.shape(array)} but shape is {tuple(shape)}: give them the same.")
     if (mask is not None or weights is not None) and not takes_weights(method):
         raise InputError(f"method = {type(method).__name__}() takes no mask or weights: give Poisson() or another.")

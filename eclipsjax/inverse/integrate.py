@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from eclipsjax._types import InputError, Map, as_real, at_pixels, concrete
+from eclipsjax._types import InputError, Map, as_real, at_pixels, concrete, shown
 from eclipsjax.inverse.integrators.auto import Auto
 from eclipsjax.inverse.integrators.bilateral import Bilateral
 from eclipsjax.inverse.integrators.despiked import Despiked
 from eclipsjax.inverse.integrators.islands import centred, label_islands
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
+from eclipsjax.inverse.integrators.links import relative_weights
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.specimen.surface import check_pixel_size
 
@@ -82,15 +83,15 @@ def integration(
     weights: Any = None,
 ) -> Integration:
     """As `integrate`, with the islands of the mask, the method that was used and why. Gradient: that of the method."""
-    slope_x, slope_y, pixel = as_real(slope_x), as_real(slope_y), as_real(pixel_size_nm)
-    weights = None if weights is None else as_real(weights).astype(slope_x.dtype)
+    slope_x, slope_y = as_real(slope_x, "slope_x"), as_real(slope_y, "slope_y")
+    pixel = as_real(pixel_size_nm, "pixel_size_nm")
+    weights = None if weights is None else as_real(weights, "weights").astype(slope_x.dtype)
     mask = None if mask is None else jnp.asarray(mask)
-    _check(slope_x, slope_y, pixel, mask, weights)
+    check_slopes(slope_x, slope_y, pixel, mask, weights)
     method, why = Auto() if method is None else method, "as asked for"
     if isinstance(method, Auto):
         method, why = method.pick(slope_x, slope_y, mask, weights)
-    if isinstance(method, type) or not hasattr(method, "height_px"):
-        raise InputError(f"method is {method!r}: give a method such as Poisson() or Auto(), an object.")
+    check_method(method)
     if (mask is not None or weights is not None) and not takes_weights(method):
         names = ", ".join(f"{m.__name__}()" for m in WEIGHABLE)
         raise InputError(
@@ -100,6 +101,19 @@ def integration(
     return Integration(height, labels, undetermined, method, why)
 
 
+def check_method(method: Any) -> None:
+    """Raise `InputError` unless `method`, and whatever it wraps, is a method's object that integrates by itself."""
+    if isinstance(method, type) or not hasattr(method, "height_px"):
+        raise InputError(f"method is {shown(method)}: give a method such as Poisson() or Auto(), an object.")
+    wrapped = getattr(method, "method", None)
+    if isinstance(wrapped, Auto):
+        raise InputError(
+            f"method = {type(method).__name__}(Auto()) cannot pick: give Auto() alone, it wraps what it picks itself."
+        )
+    if wrapped is not None:
+        check_method(wrapped)
+
+
 def takes_weights(method: Any) -> bool:
     """Whether a method, or the one that it wraps, can take a mask or weights."""
     return takes_weights(method.method) if isinstance(method, Despiked) else isinstance(method, WEIGHABLE)
@@ -107,7 +121,7 @@ def takes_weights(method: Any) -> bool:
 
 def slopes_of_normals(normals: Any) -> tuple[Map, Map]:
     """`(slope_x, slope_y)` of normals `(y, x, 3)` of any length: -n_x / n_z and -n_y / n_z. Gradient: exact."""
-    normals = as_real(normals)
+    normals = as_real(normals, "normals")
     if normals.ndim != 3 or normals.shape[-1] != 3:
         raise InputError(f"normals has shape {normals.shape}: give (y, x, 3), the components last.")
     values = concrete(normals)
@@ -127,7 +141,9 @@ def _integrate(slope_x, slope_y, pixel, method, mask, weights):
     labels = None if mask is None else label_islands(mask)
     if mask is not None:
         slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-        weights = jnp.ones_like(slope_x) if weights is None else jnp.where(mask, weights, 0.0)
+        weights = jnp.ones_like(slope_x) if weights is None else weights
+        weights = jnp.where(mask, weights, 0.0)
+    weights = None if weights is None else relative_weights(weights)
     if hasattr(method, "height_and_undetermined"):
         height, undetermined = method.height_and_undetermined(slope_x, slope_y)
     else:
@@ -139,7 +155,8 @@ def _integrate(slope_x, slope_y, pixel, method, mask, weights):
     return jnp.where(mask, height, jnp.nan), labels, undetermined & mask
 
 
-def _check(slope_x, slope_y, pixel, mask, weights) -> None:
+def check_slopes(slope_x, slope_y, pixel, mask, weights) -> None:
+    """Raise `InputError` unless these are what `integrate` takes, `mask` and `weights` perhaps None."""
     if slope_x.ndim != 2 or slope_x.size == 0:
         raise InputError(f"slope_x has shape {slope_x.shape}: give a 2D array (y, x) with at least one pixel.")
     for name, array in (("slope_y", slope_y), ("mask", mask), ("weights", weights)):
@@ -160,7 +177,8 @@ def _check(slope_x, slope_y, pixel, mask, weights) -> None:
         bad = ~np.isfinite(values) if inside is None else ~np.isfinite(values) & inside
         if bad.any():
             raise InputError(f"{name} is not finite {at_pixels(bad)}: mask them (mask=...) or repair them.")
-    values = None if weights is None else concrete(weights)
+    values = None if weights is None or (mask is not None and inside is None) else concrete(weights)
+    values = values if inside is None or values is None else np.where(inside, values, 0.0)
     if values is not None and not (values > 0).any() and not (values < 0).any():
         raise InputError("weights is 0 everywhere: it must be positive where the slopes are to count.")
     if values is not None and (values < 0).any():

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from eclipsjax._types import InputError, Map
+from eclipsjax._types import InputError, Map, as_real, whole_number
 from eclipsjax.inverse.belief import Belief, Clues, believe_clues, physical_losses
+from eclipsjax.inverse.integrate import check_slopes
 from eclipsjax.inverse.integrators.closed_walls import Mended
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
 from eclipsjax.inverse.trust import network_share
@@ -92,17 +93,21 @@ class DepthNet(eqx.Module):
 
     def refined(
         self,
-        slope_x: Map,
-        slope_y: Map,
+        slope_x: Any,
+        slope_y: Any,
         steps: int = 40,
         learning_rate: float = 3e-4,
         report: Callable[[int, float], None] | None = None,
     ) -> DepthNet:
         """The network after `steps` of Adam on this image's own slopes: the physical terms alone, no truth.
 
+        `slope_x`, `slope_y`: `(y, x)`, dimensionless, whole maps (no mask).
         `report(step, loss)` is called after every step. The result is for images like this one.
         """
-        clues = _clues(*(jnp.asarray(s, jnp.float32) for s in (slope_x, slope_y)))
+        slopes = as_real(slope_x, "slope_x"), as_real(slope_y, "slope_y")
+        check_slopes(*slopes, jnp.ones(()), None, None)
+        steps = whole_number("steps", steps, 0)
+        clues = _clues(*(s.astype(jnp.float32) for s in slopes))
         optimiser = _adam(learning_rate)
         parameters, memory = self.parameters, optimiser.init(self.parameters)
         for step in range(1, steps + 1):

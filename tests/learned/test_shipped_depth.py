@@ -57,6 +57,14 @@ def test_marks_a_hidden_dislocation(islands):
     assert found.undetermined[60, 60] and 0 < float(jnp.mean(found.undetermined.astype(jnp.float32))) < 0.1
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3)])
+def test_works_on_lines_and_scraps(shape):
+    found = ej.integrate(np.full(shape, 0.1), np.zeros(shape), 2.0, ej.DepthNet.shipped())
+    np.testing.assert_allclose(
+        found, np.broadcast_to(0.2 * (np.arange(shape[1]) - (shape[1] - 1) / 2), shape), atol=1e-2
+    )
+
+
 def test_refining_lowers_the_physical_loss(islands):
     told, slopes = [], measured(islands, 3.0)
     # Optax's own arithmetic mixes types.

@@ -209,6 +209,16 @@ def test_auto_tells_a_smooth_bias_from_noise():
     assert method == ej.Poisson() and "bias" in why
 
 
+@pytest.mark.parametrize("width_px", [2.0, 4.0, 10.0])
+def test_auto_is_right_on_a_clean_hill(width_px):
+    x, y = grid((64, 64))
+    x, y = x - 32.0, y - 32.0
+    z = 40.0 * np.exp(-0.5 * (x**2 + y**2) / width_px**2)
+    found = ej.integration(-z * x / width_px**2 / 4.0, -z * y / width_px**2 / 4.0, 4.0)
+    assert found.method in (ej.Robust(), ej.Robust(cutoff=1.0), ej.Wiener())
+    assert float(ej.height_error(found.height_nm, z).rms_nm.plane) < 0.01
+
+
 def test_auto_with_a_mask_takes_a_method_that_can(rough):
     mask = np.ones((96, 96), bool)
     mask[30:40, 20:50] = False

@@ -64,6 +64,23 @@ BAD = {
         r"normals is not finite at 20 pixels, first at row 0, column 0",
     ),
     "normals' shape": (lambda: ej.slopes_of_normals(ONES), r"normals has shape \(4, 5\): give \(y, x, 3\)"),
+    "class in a wrapper": (lambda: ej.integrate(ONES, ONES, 1.0, ej.Despiked(ej.Poisson)), "method is <class"),
+    "Auto in a wrapper": (
+        lambda: ej.integrate(ONES, ONES, 1.0, ej.Dislocated(ej.Auto())),
+        r"Dislocated\(Auto\(\)\) cannot pick",
+    ),
+    "no slopes": (lambda: ej.integrate(None, ONES, 1.0), "slope_x is None"),
+    "std of a class": (lambda: ej.height_std(ej.Wiener, (4, 5), 0.1, 1.0), "method is <class"),
+    "std's whole mask": (
+        lambda: ej.height_std(ej.Poisson(), ONES.shape, 0.1, 1.0, mask=ONES > 9),
+        "mask is False everywhere",
+    ),
+    "std's weights": (
+        lambda: ej.height_std(ej.Poisson(), ONES.shape, 0.1, 1.0, weights=ONES - 9),
+        "weights is negative",
+    ),
+    "std's shape as a number": (lambda: ej.height_std(ej.Poisson(), 4, 0.1, 1.0), "shape is 4"),
+    "refining": (lambda: ej.DepthNet.shipped().refined(ONES, ONES.T), "slope_y has shape"),
     "std of Auto": (lambda: ej.height_std(ej.Auto(), (4, 5), 0.1, 1.0), r"method is Auto\(\): pick first"),
     "std < 0": (lambda: ej.height_std(ej.Poisson(), (4, 5), -0.1, 1.0), "slope_std is -0.1"),
     "std's shape": (lambda: ej.height_std(ej.Poisson(), (4, 0), 0.1, 1.0), r"shape is \(4, 0\)"),
@@ -108,3 +125,13 @@ def test_slopes_of_normals_of_any_length():
 def test_a_mask_may_be_traced():
     whole = jax.jit(lambda m: ej.integrate(ONES, ONES, 1.0, ej.Poisson(), m))(jnp.asarray(AROUND))
     np.testing.assert_allclose(whole, ej.integrate(ONES, ONES, 1.0, ej.Poisson(), AROUND), atol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e30])
+@pytest.mark.parametrize("method", [ej.Poisson(), ej.LeastAbsolute(), ej.Bilateral()])
+def test_only_ratios_of_weights_matter(method, factor):
+    rng = np.random.default_rng(0)
+    slopes = [jnp.asarray(rng.normal(0.0, 0.1, (12, 15)), jnp.float32) for _ in range(2)]
+    weights = jnp.asarray(rng.uniform(0.5, 2.0, (12, 15)), jnp.float32)
+    plain, scaled = (ej.integrate(*slopes, 1.0, method, weights=w) for w in (weights, jnp.float32(factor) * weights))
+    np.testing.assert_allclose(scaled, plain, atol=1e-4)

@@ -14,7 +14,15 @@ from eclipsjax.inverse.integrators.closed_walls import ClosedWalls, Mended
 from eclipsjax.inverse.integrators.despiked import Despiked, weighted_spikes
 from eclipsjax.inverse.integrators.dislocations import Dislocated, hidden_dislocations
 from eclipsjax.inverse.integrators.least_absolute import LeastAbsolute
-from eclipsjax.inverse.integrators.links import box_sums, cubic, divergence, loop_sums, poisson
+from eclipsjax.inverse.integrators.links import (
+    box_sums,
+    cubic,
+    divergence,
+    loop_sums,
+    mean_of_loops,
+    poisson,
+    relative_weights,
+)
 from eclipsjax.inverse.integrators.mixed_pixels import Unmixed
 from eclipsjax.inverse.integrators.outlying import excess_over_surroundings, typical
 from eclipsjax.inverse.integrators.poisson import Poisson
@@ -25,8 +33,9 @@ from eclipsjax.inverse.integrators.wiener import Wiener
 _SPIKES = 0.008
 # Root mean square over median of what least squares leaves: 1.2 for Gaussian noise.
 _GAUSSIAN, _WALLS, _EDGES, _EXACT = 1.25, 3.0, 10.0, 18.0
-# How much steeper than noise alone (8 times) steep pixels are on average where pixels do not resolve an edge.
-_UNRESOLVED = 1.6
+# Where pixels do not resolve an edge: how much steeper than noise alone (8 times) steep pixels are on average, and
+# the share of that slope by which loops there do not close (.15; .007 on a hill of 1.5 pixels' standard deviation).
+_UNRESOLVED, _GAPS = 1.6, 0.03
 # Loop sums over 12 x 12 pixels in those of one: 5 for white noise, 60 for correlated, 144 for a smooth bias.
 _CORRELATED, _SMOOTH = 30.0, 55.0
 # Slope noise above which the network is better than all others but where walls close; and even than unmixing.
@@ -39,7 +48,8 @@ class Look(eqx.Module):
     - `noise`: standard deviation of a slope, from the curl. - `spikes`: share of the pixels. - `walls`: share of the
       pixels that closing loops makes steeper. - `dislocations`: how many without a visible step. - `tail`: rms over
       median of what least squares leaves, spikes and walls mended. - `steep`: mean excess slope of the pixels that
-      stand out from their surroundings, less 8 times the noise. - `smooth`: how the curl adds up over 12 x 12 pixels.
+      stand out from their surroundings, less 8 times the noise. - `gaps`: by how much loops there do not close, over
+      that slope. - `smooth`: how the curl adds up over 12 x 12 pixels.
     """
 
     noise: Scalar
@@ -48,6 +58,7 @@ class Look(eqx.Module):
     dislocations: Scalar
     tail: Scalar
     steep: Scalar
+    gaps: Scalar
     smooth: Scalar
 
 
@@ -84,7 +95,8 @@ class Auto(eqx.Module):
             f"noise of {math.degrees(math.atan(look.noise)):.2g} deg by the curl, tails {look.tail:.3g} (1.2: Gaussian)"
         )
         beyond_unmixing = self.network and look.noise > _VERY_NOISY
-        if look.steep > _UNRESOLVED and look.tail > _WALLS and not look.walls and not beyond_unmixing:
+        unresolved = look.steep > _UNRESOLVED and look.gaps > _GAPS and look.tail > _WALLS
+        if unresolved and not look.walls and not beyond_unmixing:
             return Unmixed(Robust(cutoff=1.0)), f"{found}: edges that no pixel resolves"
         if self.network and look.noise > _NOISY and not look.walls:
             from eclipsjax.inverse.pinn import DepthNet
@@ -133,14 +145,17 @@ def _look(slope_x: Map, slope_y: Map) -> Look:
     tail = _tail(jnp.hypot(closed[0] - fitted[0], closed[1] - fitted[1]), fitted)
     excess = excess_over_surroundings(*closed, noise).size
     stands_out = (excess > 8.0 * noise + 0.3).astype(noise.dtype)
-    steep = jnp.sum(stands_out * excess) / jnp.maximum(jnp.sum(stands_out), 1.0) - 8.0 * noise
+    steepness = jnp.sum(stands_out * excess)
+    steep = steepness / jnp.maximum(jnp.sum(stands_out), 1.0) - 8.0 * noise
+    # Of fourth order: the trapezoid rule's own error would look like a smooth bias.
+    sums = loop_sums(*closed, cubic)
+    gaps = jnp.sum(stands_out * mean_of_loops(jnp.abs(sums))) / jnp.maximum(steepness, 1e-20)
     smooth = jnp.zeros_like(noise)
     if min(slope_x.shape) > 2:
-        sums = loop_sums(*closed)
         own = typical(jnp.abs(sums))
         # Where slopes close but for rounding there is no bias to speak of.
         smooth = jnp.where(own > 1e-5, typical(jnp.abs(box_sums(sums, 6))) / jnp.maximum(own, 1e-5), 0.0)
-    return Look(noise, spikes, walls, hidden, tail, steep, smooth)
+    return Look(noise, spikes, walls, hidden, tail, steep, gaps, smooth)
 
 
 def _tail(miss: Map, fitted: tuple[Map, Map], inside: Any = None) -> Scalar:
@@ -156,7 +171,7 @@ def _tail(miss: Map, fitted: tuple[Map, Map], inside: Any = None) -> Scalar:
 def _weighted_look(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple[Scalar, Scalar]:
     """Tail of what weighted least squares leaves, and the share of spikes."""
     slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-    weights = jnp.where(mask, weights, 0.0)
+    weights = relative_weights(jnp.where(mask, weights, 0.0))
     fitted = gradient(Poisson(1e-3).height_px(slope_x, slope_y, weights, mask))
     # Only pixels whose four neighbours are inside: others' central differences cross the mask's border.
     padded = jnp.pad(weights > 0, 1)

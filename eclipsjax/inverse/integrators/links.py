@@ -7,6 +7,8 @@ system for conjugate gradients where not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import equinox as eqx
 import jax.numpy as jnp
 from jax import lax
@@ -67,6 +69,14 @@ def cubic(slope_x: Map, slope_y: Map) -> Links:
     return Links(along(slope_x), along(slope_y.T).T)
 
 
+def relative_weights(weights: Map) -> Map:
+    """`weights` over the mean of those that are not 0: only their ratios can matter to a height. Gradient: exact."""
+    largest = jnp.max(weights)
+    weights = weights / jnp.where(largest > 0, largest, 1.0)
+    counted = jnp.sum((weights > 0).astype(weights.dtype))
+    return weights * counted / jnp.where(largest > 0, jnp.sum(weights), 1.0)
+
+
 def weighted_trapezoid(slope_x: Map, slope_y: Map, weights: Map, mask: Array | None) -> tuple[Links, Links]:
     """Differences and weights of the links, each end counting by its pixel's weight: `(differences, weights)`.
 
@@ -91,11 +101,19 @@ def weighted_trapezoid(slope_x: Map, slope_y: Map, weights: Map, mask: Array | N
     return Links(step_x, step_y), Links(weight_x, weight_y)
 
 
-def loop_sums(slope_x: Map, slope_y: Map) -> Float[Array, "y-1 x-1"]:
+def loop_sums(slope_x: Map, slope_y: Map, rule: Callable[[Map, Map], Links] = trapezoid) -> Float[Array, "y-1 x-1"]:
     """Sum of the links' differences around every square of four pixels: 0 for a surface, noise (of twice the slopes'
-    variance) otherwise. Gradient: exact."""
-    links = trapezoid(slope_x, slope_y)
+    variance) otherwise. `rule` makes links of slopes. Gradient: exact."""
+    links = rule(slope_x, slope_y)
     return links.x[:-1] + links.y[:, 1:] - links.x[1:] - links.y[:, :-1]
+
+
+def mean_of_loops(loops: Float[Array, "down across"]) -> Map:
+    """On every pixel the mean of the four loops that it belongs to; 0 on a single line, which has none."""
+    if 0 in loops.shape:
+        return jnp.zeros((loops.shape[0] + 1, loops.shape[1] + 1), loops.dtype)
+    around = jnp.pad(loops, 1, mode="edge")
+    return 0.25 * (around[1:, 1:] + around[:-1, 1:] + around[1:, :-1] + around[:-1, :-1])
 
 
 def box_sums(values: Map, half: int) -> Map:
