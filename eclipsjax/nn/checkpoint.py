@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,14 +76,18 @@ def save_weights(path: Path, kind: str, config: dict, parameters: Any, card: dic
 
 def load_weights(path: Path, kind: str) -> tuple[dict, Any, dict]:
     """`(config, parameters, card)` of released weights, refused as a whole if anything about them is wrong."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file of weights.")
+    stored = io.BytesIO(path.read_bytes())
+    if not zipfile.is_zipfile(stored):
+        raise InputError(f"{path} is damaged or holds no weights (no .npz archive): get or train it again.")
     try:
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        with np.load(stored, allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             arrays = {name: file[name] for name in file.files if name != "header"}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file of weights.") from None
     except Exception as error:
-        raise InputError(f"{path} is damaged or holds no weights ({error}): get or train it again.") from None
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise InputError(f"{path} is damaged or holds no weights ({reason}): get or train it again.") from None
     if header.get("format") != FORMAT:
         raise InputError(
             f"{path} has weights of format {header.get('format')}, this version reads {FORMAT}: use weights of this "

@@ -87,10 +87,16 @@ def test_weights_survive_a_round_trip_and_damage_is_refused(parameters, tmp_path
     whole = file.read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"not an archive"):
         file.write_bytes(damaged)
-        with pytest.raises(InputError, match="damaged"):
+        with pytest.raises(InputError, match="damaged") as told:
             DepthNet.load(file)
+        assert "pickle" not in str(told.value)
+    np.save(tmp_path / "heights.npy", np.ones(3))
+    with pytest.raises(InputError, match=r"no \.npz archive"):
+        DepthNet.load(tmp_path / "heights.npy")
     with pytest.raises(InputError, match="no such file"):
         DepthNet.load(tmp_path / "missing.npz")
+    with pytest.raises(InputError, match="no such file"):
+        DepthNet.load(tmp_path)
 
 
 @pytest.mark.parametrize(
