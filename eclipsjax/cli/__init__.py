@@ -47,8 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = _say("interrupted: nothing was written.", INTERRUPTED)
         return _leave(code) if arguments is None else code

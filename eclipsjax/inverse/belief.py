@@ -159,13 +159,8 @@ def ring_clues(clues: Clues, change: Map) -> Float[Array, "ring 8"]:
     return jnp.stack([jnp.broadcast_to(n, (_RINGS,)).astype(change.dtype) for n in numbers], axis=-1)
 
 
-def believe(config: Any, parameters: Any, slope_x: Map, slope_y: Map) -> Belief:
+def believe(config: Any, parameters: Any, clues: Clues) -> Belief:
     """The network's belief about slopes of any shape. Turns and flips with them. Gradient: exact almost everywhere."""
-    return believe_clues(config, parameters, Clues.of(slope_x, slope_y))
-
-
-def believe_clues(config: Any, parameters: Any, clues: Clues) -> Belief:
-    """As `believe`, of slopes whose clues are known. Gradient: exact almost everywhere."""
     from eclipsjax.nn.depth import apply_depth, apply_ring_gates
 
     scalars, vectors = clues.maps()

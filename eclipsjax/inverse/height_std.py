@@ -107,9 +107,7 @@ def _of_fourier(shape: tuple[int, int], dtype) -> Array:
 def _sampled(method, base, std, mask, weights, key, draws):
     shape = base[0].shape
     labels = None if mask is None else label_islands(mask)
-    if mask is not None:
-        weights = jnp.where(mask, 1.0 if weights is None else weights, 0.0).astype(std.dtype)
-    weights = None if weights is None else relative_weights(weights)
+    weights = relative_weights(weights, mask, base[0])
 
     def height(noise):
         slopes = [s + std * e for s, e in zip(base, noise, strict=True)]

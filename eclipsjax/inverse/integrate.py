@@ -141,9 +141,7 @@ def _integrate(slope_x, slope_y, pixel, method, mask, weights):
     labels = None if mask is None else label_islands(mask)
     if mask is not None:
         slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-        weights = jnp.ones_like(slope_x) if weights is None else weights
-        weights = jnp.where(mask, weights, 0.0)
-    weights = None if weights is None else relative_weights(weights)
+    weights = relative_weights(weights, mask, slope_x)
     if hasattr(method, "height_and_undetermined"):
         height, undetermined = method.height_and_undetermined(slope_x, slope_y)
     else:

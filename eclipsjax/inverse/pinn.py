@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
 from eclipsjax._types import InputError, Map, as_real, whole_number
-from eclipsjax.inverse.belief import Belief, Clues, believe_clues, physical_losses
+from eclipsjax.inverse.belief import Belief, Clues, believe, physical_losses
 from eclipsjax.inverse.integrate import check_slopes
 from eclipsjax.inverse.integrators.closed_walls import Mended
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
@@ -129,7 +129,7 @@ def _believe(config, parameters, slope_x: Map, slope_y: Map) -> Belief:
     theirs = found.slopes(shape)
     given = jnp.stack([slope_x - theirs[0], slope_y - theirs[1]], axis=-1)
     clues = Clues.of_mended(given, mended.less(theirs), _ROUNDS)
-    belief = believe_clues(config, parameters, clues)
+    belief = believe(config, parameters, clues)
     share = network_share(clues)
     height = share * belief.height_px + (1.0 - share) * clues.height_px + found.height_px(shape)
     marked = jnp.where(found.undetermined(shape), _SURE, belief.undetermined)
@@ -154,7 +154,7 @@ def _refine(config, optimiser, parameters, memory, clues: Clues):
     import optax
 
     def loss(parameters):
-        curl, normals, border = physical_losses(believe_clues(config, parameters, clues), clues)
+        curl, normals, border = physical_losses(believe(config, parameters, clues), clues)
         return curl + normals + 0.1 * border
 
     value, slope = jax.value_and_grad(loss)(parameters)

@@ -16,7 +16,7 @@ import optax
 from jaxtyping import Array
 
 from eclipsjax._types import InputError
-from eclipsjax.inverse.belief import Clues, believe_clues, physical_losses
+from eclipsjax.inverse.belief import Clues, believe, physical_losses
 from eclipsjax.learn.depth_scenes import FAMILIES, Lesson, lessons
 from eclipsjax.nn.checkpoint import checkpoints
 from eclipsjax.nn.depth import DepthConfig, initial_parameters
@@ -119,7 +119,7 @@ def lesson_losses(config: DepthConfig, parameters: Any, lesson: Lesson) -> Array
     height, from which the network starts: below 1 is better than classical.
     """
     clues = Clues.of(lesson.slope_x, lesson.slope_y)
-    belief = believe_clues(config, parameters, clues)
+    belief = believe(config, parameters, clues)
     determined = ~jnp.any(lesson.undetermined)
     span = jnp.max(lesson.height_px) - jnp.min(lesson.height_px)
     start = _rms(_level(clues.height_px - lesson.height_px)) + 2e-4 * span

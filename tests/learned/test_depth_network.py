@@ -25,7 +25,7 @@ def parameters():
 
 @pytest.fixture(scope="module")
 def answer(parameters):
-    return jax.jit(lambda x, y: believe(CONFIG, parameters, x, y))
+    return jax.jit(lambda x, y: believe(CONFIG, parameters, Clues.of(x, y)))
 
 
 def slopes(shape, seed=0):

@@ -341,3 +341,14 @@ def test_progress_can_be_switched(capsys, shown):
     told = capsys.readouterr().err
     assert ("a long stage" in told) == shown and "something to know" in told
     assert not Stages(["silent"], None)._shown  # stderr is captured here: not a terminal
+
+
+def test_a_training_that_is_stopped_ends_with_130(tmp_path, monkeypatch, capsys):
+    from eclipsjax.learn import train_depth as training
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "train_depth", interrupted)
+    assert main(["train", "depth", "-o", str(tmp_path / "out"), "--steps", "2"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err

@@ -66,8 +66,8 @@ class Auto(eqx.Module):
     """Looks at the slopes and picks another method by what it sees.
 
     Edges that no pixel resolves ask for `Unmixed`, noise for the network (`DepthNet.shipped()`). Where there is hardly
-    any, or walls must close: sharp edges and long tails ask for `Robust`, a smooth bias for `Poisson`;
-    spikes, walls whose loops do not close and hidden dislocations are mended first. With a mask or weights: `Poisson`,
+    any, or walls must close: sharp edges and long tails ask for `Robust`, a smooth bias for `Poisson`; spikes,
+    walls whose loops do not close and hidden dislocations are mended first. With a mask or weights: `Poisson`,
     `LeastAbsolute` or `Despiked(LeastAbsolute())`.
 
     - `network`: whether the network may be picked (static).
@@ -87,7 +87,7 @@ class Auto(eqx.Module):
             )
         slope_x, slope_y = as_real(slope_x), as_real(slope_y)
         if mask is not None or weights is not None:
-            weights = jnp.ones_like(slope_x) if weights is None else as_real(weights).astype(slope_x.dtype)
+            weights = None if weights is None else as_real(weights).astype(slope_x.dtype)
             mask = jnp.ones(slope_x.shape, bool) if mask is None else jnp.asarray(mask, bool)
             return _weighable(slope_x, slope_y, mask, weights)
         look = jax.tree.map(float, _look(slope_x, slope_y))
@@ -125,7 +125,7 @@ def _classical(look: Look) -> tuple[Any, str]:
     return Wiener(), "noise"
 
 
-def _weighable(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple[Any, str]:
+def _weighable(slope_x: Map, slope_y: Map, mask: Any, weights: Map | None) -> tuple[Any, str]:
     tail, spikes = (float(v) for v in _weighted_look(slope_x, slope_y, mask, weights))
     found = f"tails {tail:.3g} (1.2: Gaussian)"
     if spikes > _SPIKES:
@@ -168,16 +168,15 @@ def _tail(miss: Map, fitted: tuple[Map, Map], inside: Any = None) -> Scalar:
 
 
 @jax.jit
-def _weighted_look(slope_x: Map, slope_y: Map, mask: Any, weights: Map) -> tuple[Scalar, Scalar]:
+def _weighted_look(slope_x: Map, slope_y: Map, mask: Any, weights: Map | None) -> tuple[Scalar, Scalar]:
     """Tail of what weighted least squares leaves, and the share of spikes."""
     slope_x, slope_y = jnp.where(mask, slope_x, 0.0), jnp.where(mask, slope_y, 0.0)
-    weights = relative_weights(jnp.where(mask, weights, 0.0))
+    weights = relative_weights(weights, mask, slope_x)
     fitted = gradient(Poisson(1e-3).height_px(slope_x, slope_y, weights, mask))
     # Only pixels whose four neighbours are inside: others' central differences cross the mask's border.
     padded = jnp.pad(weights > 0, 1)
     inside = padded[1:-1, 1:-1] & padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    mean = jnp.sum(jnp.where(inside, weights, 0.0)) / jnp.maximum(jnp.sum(inside.astype(weights.dtype)), 1.0)
     miss = jnp.hypot(slope_x - fitted[0], slope_y - fitted[1])
-    tail = _tail(miss * jnp.sqrt(jnp.where(inside, weights, 0.0) / jnp.where(mean > 0, mean, 1.0)), fitted, inside)
+    tail = _tail(miss * jnp.sqrt(jnp.where(inside, weights, 0.0)), fitted, inside)
     found = weighted_spikes(slope_x, slope_y, weights, mask, Despiked.threshold).astype(weights.dtype)
     return tail, jnp.sum(found) / jnp.maximum(jnp.sum((weights > 0).astype(weights.dtype)), 1.0)

@@ -69,8 +69,15 @@ def cubic(slope_x: Map, slope_y: Map) -> Links:
     return Links(along(slope_x), along(slope_y.T).T)
 
 
-def relative_weights(weights: Map) -> Map:
-    """`weights` over the mean of those that are not 0: only their ratios can matter to a height. Gradient: exact."""
+def relative_weights(weights: Map | None, mask: Array | None, slope: Map) -> Map | None:
+    """`weights` inside `mask`, 0 outside, over the mean of those that are not 0: only ratios can matter to a height.
+
+    As `slope` in shape and precision, 1 where only the other of the two is given; None without both. Gradient: exact.
+    """
+    if weights is None and mask is None:
+        return None
+    weights = jnp.ones_like(slope) if weights is None else weights
+    weights = weights if mask is None else jnp.where(mask, weights, 0.0)
     largest = jnp.max(weights)
     weights = weights / jnp.where(largest > 0, largest, 1.0)
     counted = jnp.sum((weights > 0).astype(weights.dtype))
