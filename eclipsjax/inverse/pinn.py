@@ -124,16 +124,16 @@ def _shipped() -> DepthNet:
 
 @partial(jax.jit, static_argnums=0)
 def _believe(config, parameters, slope_x: Map, slope_y: Map) -> Belief:
-    shape, mended = slope_x.shape, Mended.of(slope_x, slope_y)
-    found = hidden_dislocations(mended)
-    theirs = found.slopes(shape)
-    given = jnp.stack([slope_x - theirs[0], slope_y - theirs[1]], axis=-1)
-    clues = Clues.of_mended(given, mended.less(theirs), _ROUNDS)
+    mended = Mended.of(slope_x, slope_y)
+    theirs = hidden_dislocations(mended).helicoids(slope_x.shape)
+    turning = jnp.stack([theirs.slope_x, theirs.slope_y], axis=-1)
+    given = jnp.stack([slope_x, slope_y], axis=-1) - turning
+    clues = Clues.of_mended(given, mended.less(theirs.slope_x, theirs.slope_y), _ROUNDS)
     belief = believe(config, parameters, clues)
     share = network_share(clues)
-    height = share * belief.height_px + (1.0 - share) * clues.height_px + found.height_px(shape)
-    marked = jnp.where(found.undetermined(shape), _SURE, belief.undetermined)
-    return Belief(belief.slopes + jnp.stack(theirs, axis=-1), height, belief.edge, marked)
+    height = share * belief.height_px + (1.0 - share) * clues.height_px + theirs.height_px
+    marked = jnp.where(theirs.undetermined, _SURE, belief.undetermined)
+    return Belief(belief.slopes + turning, height, belief.edge, marked)
 
 
 @cache

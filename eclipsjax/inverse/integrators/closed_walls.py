@@ -71,9 +71,9 @@ class Mended(eqx.Module):
         spikes = (calm[0] != slope_x) | (calm[1] != slope_y)
         return cls(*closed, noise, spikes, (closed[0] != calm[0]) | (closed[1] != calm[1]))
 
-    def less(self, slopes: tuple[Map, Map]) -> Mended:
-        """What is left when `slopes` are taken off. Gradient: exact."""
-        return Mended(self.slope_x - slopes[0], self.slope_y - slopes[1], self.noise, self.spikes, self.walls)
+    def less(self, slope_x: Map, slope_y: Map) -> Mended:
+        """What is left when these slopes are taken off. Gradient: exact."""
+        return Mended(self.slope_x - slope_x, self.slope_y - slope_y, self.noise, self.spikes, self.walls)
 
 
 def closed_walls(slope_x: Map, slope_y: Map, noise: Scalar) -> tuple[Map, Map]:

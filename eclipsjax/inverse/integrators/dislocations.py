@@ -7,8 +7,7 @@ the core to the border: beside the cut heights are right, and where the real ste
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -28,6 +27,20 @@ _MOST, _NEAR, _FAR = 4, 6, 12
 _CERTAIN, _AGREE, _ALIKE = 6.0, 0.9, 0.3
 
 
+class Helicoids(NamedTuple):
+    """All dislocations of a map together.
+
+    - `slope_x`, `slope_y`: `(y, x)`, dimensionless. - `height_px`: `(y, x)`, pixels, jumping by the rise across cuts.
+    - `undetermined`: `(y, x)` true at the cores and beside the cuts: there the slopes do not say how heights hang
+      together.
+    """
+
+    slope_x: Map
+    slope_y: Map
+    height_px: Map
+    undetermined: Bool[Array, "y x"]
+
+
 class Dislocations(eqx.Module):
     """Cores found, `_MOST` places of which those with `rise_px` 0 are empty.
 
@@ -39,44 +52,26 @@ class Dislocations(eqx.Module):
     column: Float[Array, "core"]
     rise_px: Float[Array, "core"]
 
-    def slopes(self, shape: tuple[int, int]) -> tuple[Map, Map]:
-        """`(slope_x, slope_y)` of the helicoids. Gradient: exact."""
+    def helicoids(self, shape: tuple[int, int]) -> Helicoids:
+        """Their slopes, heights and marks on a map of `shape`, without the work where there is no core.
 
-        def helicoids():
-            y, x, rise = self._around(shape)
-            turn = rise / (2 * jnp.pi * jnp.maximum(x**2 + y**2, 0.5))
-            return jnp.sum(-turn * y, axis=0), jnp.sum(turn * x, axis=0)
+        Gradient: exact off the cuts.
+        """
 
-        return self._if_any(helicoids)
-
-    def height_px(self, shape: tuple[int, int]) -> Map:
-        """Height of the helicoids, pixels, jumping by their rise across their cuts. Gradient: exact off the cuts."""
-
-        def helicoids():
+        def wound():
             y, x, rise = self._around(shape)
             out_y, out_x = self._way_out(shape)
-            # The angle from the direction opposite to the cut: it jumps at the cut alone.
-            along, across = -(x * out_x + y * out_y), -(y * out_x - x * out_y)
-            return jnp.sum(rise / (2 * jnp.pi) * jnp.arctan2(across, along), axis=0)
-
-        return self._if_any(helicoids)
-
-    def undetermined(self, shape: tuple[int, int]) -> Bool[Array, "y x"]:
-        """True at the cores and beside the cuts: there the slopes do not say how heights hang together."""
-
-        def beside():
-            y, x, rise = self._around(shape)
-            out_y, out_x = self._way_out(shape)
+            square = x**2 + y**2
+            turn = rise / (2 * jnp.pi * jnp.maximum(square, 0.5))
             along, across = x * out_x + y * out_y, y * out_x - x * out_y
-            near = (x**2 + y**2 <= _NEAR**2) | ((along >= 0) & (jnp.abs(across) <= 1.5))
-            return jnp.any(near & (rise != 0), axis=0)
+            # The angle from the direction opposite to the cut: it jumps at the cut alone.
+            height = rise / (2 * jnp.pi) * jnp.arctan2(-across, -along)
+            near = (square <= _NEAR**2) | ((along >= 0) & (jnp.abs(across) <= 1.5))
+            marked = jnp.any(near & (rise != 0), axis=0)
+            return Helicoids(*(jnp.sum(m, axis=0) for m in (-turn * y, turn * x, height)), marked)
 
-        return self._if_any(beside)
-
-    def _if_any(self, make: Callable[[], Any]) -> Any:
-        """What `make` makes, or zeros without the work where there is no core."""
-        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(make))
-        return lax.cond(jnp.any(self.rise_px != 0), make, lambda: nothing)
+        flat = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(wound))
+        return lax.cond(jnp.any(self.rise_px != 0), wound, lambda: flat)
 
     def _around(self, shape: tuple[int, int]) -> tuple[Array, Array, Array]:
         """Rows and columns from every core, `(core, y, x)`, and the rises, ready to be multiplied."""
@@ -113,11 +108,9 @@ class Dislocated(eqx.Module):
 
     def height_and_undetermined(self, slope_x: Map, slope_y: Map) -> tuple[Map, Bool[Array, "y x"]]:
         """Height in pixels, and true at the cores and beside the cuts."""
-        shape, mended = slope_x.shape, Mended.of(slope_x, slope_y)
-        found = hidden_dislocations(mended)
-        theirs = found.slopes(shape)
-        rest = self.method.height_px(slope_x - theirs[0], slope_y - theirs[1], None, None)
-        return rest + found.height_px(shape), found.undetermined(shape)
+        theirs = hidden_dislocations(Mended.of(slope_x, slope_y)).helicoids(slope_x.shape)
+        rest = self.method.height_px(slope_x - theirs.slope_x, slope_y - theirs.slope_y, None, None)
+        return rest + theirs.height_px, theirs.undetermined
 
 
 def hidden_dislocations(mended: Mended) -> Dislocations:

@@ -72,11 +72,10 @@ def cubic(slope_x: Map, slope_y: Map) -> Links:
 def relative_weights(weights: Map | None, mask: Array | None, slope: Map) -> Map | None:
     """`weights` inside `mask`, 0 outside, over the mean of those that are not 0: only ratios can matter to a height.
 
-    As `slope` in shape and precision, 1 where only the other of the two is given; None without both. Gradient: exact.
+    With a mask alone 1 inside, in the precision of `slope`; None without either. Gradient: exact.
     """
-    if weights is None and mask is None:
-        return None
-    weights = jnp.ones_like(slope) if weights is None else weights
+    if weights is None:
+        return None if mask is None else mask.astype(slope.dtype)
     weights = weights if mask is None else jnp.where(mask, weights, 0.0)
     largest = jnp.max(weights)
     weights = weights / jnp.where(largest > 0, largest, 1.0)
