@@ -7,7 +7,8 @@ The rooms, in the order the data flows:
 - `imaging`: visible = valid and exposed; then dose, gain, blur, noise. `render`, `record`, sensitivities and bounds.
 - `inverse`: normals -> heights. `integrate`, its methods (`Poisson` ... `Auto`), `height_std`.
 - `metrology`: heights and normals against the truth. `height_error`, `angular_error`, `step_error`, `facet_error`.
-- `io`: height maps in and out of files. `report`: pictures and pages. `cli`: the command `eclipsjax`.
+- `io`: images of any microscope in, height maps in and out of files. `read_segments`, `export_height`.
+- `report`: pictures and pages. `cli`: the command `eclipsjax`.
 
 Arrays are `[y, x]` or `[segment, y, x]` as the image is seen, azimuths counter-clockwise as seen in the image, units in
 the names. Importing this loads JAX and Equinox; solvers, plotting and the rest load where they are used.
@@ -95,7 +96,19 @@ from eclipsjax.inverse.integrators.spectral import (
 )
 from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
 from eclipsjax.inverse.pinn import DepthNet as DepthNet
+from eclipsjax.io.export import (
+    export_height as export_height,
+    export_normals as export_normals,
+    export_profile as export_profile,
+)
 from eclipsjax.io.heights import read_height as read_height, write_height as write_height
+from eclipsjax.io.sem import (
+    ImageRecord as ImageRecord,
+    SegmentImages as SegmentImages,
+    SemImage as SemImage,
+    read_segments as read_segments,
+    read_sem as read_sem,
+)
 from eclipsjax.metrology.compare import (
     AngularError as AngularError,
     FacetError as FacetError,

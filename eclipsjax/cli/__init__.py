@@ -1,4 +1,4 @@
-"""The command line: `eclipsjax demo`, `eclipsjax simulate`, `eclipsjax scope new | check | show`,
+"""The command line: `eclipsjax demo`, `eclipsjax simulate`, `eclipsjax scope new | check | show`, `eclipsjax info`,
 `eclipsjax train depth`.
 
 The commands' modules are light; what is heavy (matplotlib, tifffile, the solvers) they import when they run.
@@ -18,6 +18,7 @@ from eclipsjax import __version__
 from eclipsjax._types import InputError
 from eclipsjax.cli._running import remembering_ctrl_c
 from eclipsjax.cli.demo import demo
+from eclipsjax.cli.info import info
 from eclipsjax.cli.scope import scope
 from eclipsjax.cli.simulate import simulate
 from eclipsjax.cli.train import train
@@ -31,7 +32,7 @@ def commands() -> None:
     """From height maps to the images of a segmented backscattered-electron detector."""
 
 
-for _command in (demo, simulate, scope, train):
+for _command in (demo, simulate, scope, info, train):
     commands.add_command(_command)
 
 

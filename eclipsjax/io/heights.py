@@ -9,16 +9,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from eclipsjax._types import InputError, concrete
 from eclipsjax.io.text_matrix import read_text_matrix
 from eclipsjax.io.tiff import read_tiff, write_tiff
+from eclipsjax.io.whole_file import whole_file
 from eclipsjax.specimen.surface import Surface
 
 SQUARE_TOLERANCE = 1e-3
@@ -90,7 +94,7 @@ def _read_samples(path: Path, pixel_size_nm: float | None, height_scale_nm: floa
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{path} cannot be read ({reason}): heights are read from {_READABLE}.") from None
     height = _in_nanometres(path, height, height_scale_nm)
-    return height, _one_pixel_size(path, sizes, pixel_size_nm)
+    return height, one_pixel_size(path, sizes, pixel_size_nm)
 
 
 def _in_nanometres(path: Path, height: np.ndarray, scale: float | None) -> np.ndarray:
@@ -118,8 +122,8 @@ def _plausible(path: Path, height: np.ndarray) -> np.ndarray:
     return height
 
 
-def _one_pixel_size(path: Path, sizes: tuple[float, float] | None, given: float | None) -> float:
-    """The side of a pixel in nm from the file's (x, y) sizes and from what the caller says."""
+def one_pixel_size(path: Path, sizes: tuple[float, float] | None, given: float | None) -> float:
+    """The side of a pixel in nm from the file's (x, y) sizes and from what the caller says; `InputError` if unclear."""
     if sizes is None:
         if given is None:
             raise InputError(f"{path} does not say how large a pixel is: give pixel_size_nm.")
@@ -167,7 +171,7 @@ def write_height(surface: Surface, path: str | os.PathLike, force: bool = False)
     """Write `surface` as `.npz` (its own precision) or `.tif`/`.tiff` (32-bit floating point, nm, pixel size
     inside).
 
-    An existing file is replaced only with `force`. Gradient: none.
+    An existing file is replaced only with `force`, and only by a whole one. Gradient: none.
     """
     path = Path(path)
     kind = path.suffix.lower()
@@ -176,15 +180,29 @@ def write_height(surface: Surface, path: str | os.PathLike, force: bool = False)
     height, pixel = concrete(surface.height_nm), concrete(surface.pixel_size_nm)
     if height is None or pixel is None:
         raise InputError("a surface cannot be written while JAX traces it: its heights are not known yet.")
-    if path.exists() and not force:
-        raise InputError(f"{path} already exists: choose another name or allow overwriting with force.")
-    try:
+    with whole_file(path, force) as file:
         if kind == ".npz":
-            np.savez_compressed(path, height_nm=height, pixel_size_nm=pixel, pixel_size_y_nm=pixel)
+            write_npz(file, height, pixel)
         else:
-            write_tiff(path, height, float(pixel))
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+            write_tiff(file, height, float(pixel))
+
+
+def write_npz(
+    path: Path,
+    height_nm: np.ndarray,
+    pixel_size_nm: np.ndarray | float,
+    height_std_nm: np.ndarray | None = None,
+    notes: Mapping[str, Any] | None = None,
+) -> None:
+    """The arrays that `read_height` reads, in their own precision, and `notes` as JSON. Gradient: none."""
+    arrays = {"height_nm": height_nm, "pixel_size_nm": pixel_size_nm, "pixel_size_y_nm": pixel_size_nm}
+    if height_std_nm is not None:
+        arrays["height_std_nm"] = height_std_nm
+    if notes is not None:
+        arrays["notes"] = np.array(json.dumps(notes))
+    # An open file, because NumPy adds its ending to any other name.
+    with open(path, "wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def prepare_folder(path: str | os.PathLike, force: bool = False) -> Path:

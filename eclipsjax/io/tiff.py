@@ -5,51 +5,55 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from eclipsjax._types import InputError
+from eclipsjax.io.vendors.units import LENGTH
 
 FORMAT, IMAGE_FORMAT = "height 1", "image 1"
 # 1200 dots per inch and coarser (72, 96, 300 ...) is how programs ask to be printed, not how large a pixel was.
 PRINTED_NM = 21000.0
-_NM = {"nm": 1.0, "micron": 1e3, "microns": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "mm": 1e6, "cm": 1e7, "inch": 2.54e7}
 
 
 def read_tiff(path: Path) -> tuple[np.ndarray, tuple[float, float] | None]:
     """The array of a TIFF's only page and its pixels' sizes (x, y) in nm, None where the file does not say."""
     import tifffile
 
-    with _silent(), tifffile.TiffFile(path) as file:
+    with silent(), tifffile.TiffFile(path) as file:
         count = len(file.pages)
         if count == 0:
             raise ValueError("no page in it")
         if count != 1:
             raise InputError(f"{path} holds {count} pages: a height map is a single one.")
         page = file.pages[0]
-        notes = _notes(page.description)
+        notes = notes_of(page.description)
         if notes.get("eclipsjax") == IMAGE_FORMAT:
             raise InputError(f"{path} is an image that eclipsjax simulated, not a height map: give the heights' file.")
-        height, sizes = page.asarray(), _tagged_sizes(page)
+        height, sizes = page.asarray(), tagged_sizes(page)
     if notes.get("eclipsjax") == FORMAT:
         size = float(notes["pixel_size_nm"])
         return height, (size, size)
     return height, sizes
 
 
-def write_tiff(path: Path, height: np.ndarray, pixel: float) -> None:
-    """32-bit floating point, nm; the pixel size in notes that `read_tiff` knows and in the resolution tags."""
+def write_tiff(path: Path, height: np.ndarray, pixel: float, notes: Mapping[str, Any] | None = None) -> None:
+    """32-bit floating point, nm; the pixel size in a description that `read_tiff` knows and in the resolution tags."""
     import tifffile
 
-    notes = {"eclipsjax": FORMAT, "height_unit": "nm", "pixel_size_nm": pixel}
+    description = {"eclipsjax": FORMAT, "height_unit": "nm", "pixel_size_nm": pixel}
+    if notes is not None:
+        description["notes"] = notes
     per_cm = (1e7 / pixel, 1e7 / pixel)
     tifffile.imwrite(
         path,
         height.astype(np.float32),
         photometric="minisblack",
-        description=json.dumps(notes),
+        description=json.dumps(description),
         resolution=per_cm,
         resolutionunit="CENTIMETER",
         software="eclipsjax",
@@ -57,7 +61,8 @@ def write_tiff(path: Path, height: np.ndarray, pixel: float) -> None:
     )
 
 
-def _notes(description: str) -> dict:
+def notes_of(description: str) -> dict:
+    """What eclipsjax wrote into a TIFF's description; empty for other descriptions."""
     try:
         notes = json.loads(description)
     except (ValueError, RecursionError):
@@ -65,7 +70,7 @@ def _notes(description: str) -> dict:
     return notes if isinstance(notes, dict) else {}
 
 
-def _tagged_sizes(page) -> tuple[float, float] | None:
+def tagged_sizes(page) -> tuple[float, float] | None:
     """Pixel sizes (x, y) in nm from the resolution tags; ImageJ names its unit in the description."""
     unit = re.search(r"^unit=(.*)$", page.description, re.MULTILINE) if page.description.startswith("ImageJ") else None
     tags = {
@@ -73,9 +78,9 @@ def _tagged_sizes(page) -> tuple[float, float] | None:
     }
     if unit:
         name = re.sub(r"\\u00[bB]5", "µ", unit[1].strip())
-        scale = _NM.get(name)
+        scale = LENGTH.get(name)
     else:
-        scale = {2: _NM["inch"], 3: _NM["cm"]}.get(int(tags.get("ResolutionUnit", 1)))
+        scale = {2: LENGTH["inch"], 3: LENGTH["cm"]}.get(int(tags.get("ResolutionUnit", 1)))
     if scale is None or not {"XResolution", "YResolution"} <= set(tags):
         return None
     (nx, dx), (ny, dy) = tags["XResolution"], tags["YResolution"]
@@ -86,7 +91,7 @@ def _tagged_sizes(page) -> tuple[float, float] | None:
 
 
 @contextmanager
-def _silent():
+def silent():
     """tifffile logs what is wrong with a file; the caller says it in its own sentence."""
     log = logging.getLogger("tifffile")
     before, log.disabled = log.disabled, True
