@@ -101,12 +101,13 @@ def _position_weights(surface: Surface, table: AcceptanceTable) -> Float[Array, 
     rows, columns = surface.height_nm.shape
     dtype = surface.height_nm.dtype
 
-    def basis(count, extent_mm):
+    def basis(count, extent_mm, centre_mm):
         offset = (jnp.arange(count, dtype=dtype) - (count - 1) / 2) * surface.pixel_size_nm * 1e-6
-        t = 2.0 * offset / extent_mm.astype(dtype)
+        t = 2.0 * (offset + centre_mm.astype(dtype)) / extent_mm.astype(dtype)
         return 0.5 * t * (t - 1.0), 1.0 - t * t, 0.5 * t * (t + 1.0)
 
-    along_x, along_y = basis(columns, table.field_mm[0]), basis(rows, table.field_mm[1])
+    along_x = basis(columns, table.field_mm[0], table.centre_mm[0])
+    along_y = basis(rows, table.field_mm[1], table.centre_mm[1])
     return jnp.stack([wy[:, None] * wx[None, :] for wy in along_y for wx in along_x])
 
 

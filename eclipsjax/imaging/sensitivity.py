@@ -104,20 +104,25 @@ def derivative_maps(
     Returns a dict from each number's full name to an array of f's shape, in f's unit over the number's unit
     (per mm, per deg, ...). Gradient: as exact as that of `f`.
     """
-    index = _index(scope)
-    chosen = _resolve((numbers,) if isinstance(numbers, str) else tuple(numbers), index)
-    leaves, treedef = jax.tree.flatten(scope)
+    chosen = resolve_numbers((numbers,) if isinstance(numbers, str) else tuple(numbers), scope)
+    index, leaves = _index(scope), jax.tree.leaves(scope)
     dtype = jnp.result_type(*(leaves[index[name][0]] for name in chosen))
 
     def moved(shifts: Array) -> Array:
-        new = list(leaves)
-        for name, shift in zip(chosen, shifts, strict=True):
-            leaf, entry = index[name]
-            new[leaf] = new[leaf].at[entry].add(shift.astype(new[leaf].dtype))
-        return f(jax.tree.unflatten(treedef, new))
+        return f(numbers_moved(scope, chosen, shifts))
 
     jacobian = (Forward() if mode is None else mode).jacobian(moved, jnp.zeros(len(chosen), dtype))
     return {name: jacobian[k] for k, name in enumerate(chosen)}
+
+
+def numbers_moved(record: Any, names: tuple[str, ...], shifts: Array) -> Any:
+    """The record with each number of `names` (full dotted names) moved by its entry of `shifts`. Gradient: exact."""
+    index = _index(record)
+    leaves, treedef = jax.tree.flatten(record)
+    for name, shift in zip(names, shifts, strict=True):
+        leaf, entry = index[name]
+        leaves[leaf] = leaves[leaf].at[entry].add(shift.astype(leaves[leaf].dtype))
+    return jax.tree.unflatten(treedef, leaves)
 
 
 def _index(record: Any) -> dict[str, tuple[int, tuple[int, ...]]]:
@@ -143,9 +148,17 @@ def _step(key: Any) -> str:
     return str(key)
 
 
-def _resolve(names: tuple[str, ...], index: dict) -> tuple[str, ...]:
+def read_number(record: Any, name: str) -> float:
+    """The value of the number with the full dotted name `name`."""
+    leaf, entry = _index(record)[name]
+    return float(np.asarray(jax.tree.leaves(record)[leaf])[entry])
+
+
+def resolve_numbers(names: tuple[str, ...], record: Any) -> tuple[str, ...]:
+    """Full names for `names`, the bare name of an array standing for all its entries; `InputError` if unknown."""
     if not names:
         raise InputError("numbers is empty: name at least one, such as 'detector.distance_mm'.")
+    index = _index(record)
     chosen: dict[str, None] = {}
     for name in names:
         entries = [full for full in index if full == name or full.startswith(f"{name}[")]

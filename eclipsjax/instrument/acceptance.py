@@ -7,6 +7,7 @@ energy and every beam position: the table that the renderer reads.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -41,6 +42,7 @@ class AcceptanceTable(eqx.Module):
     - `field_mm`: `(2,)` width and height of the field of view that the positions span, mm; the positions are its centre
       alone or a 3 x 3 grid (rows from the top, columns from the left).
     - `distance_mm`: from the specimen to the detector, which no relief may reach.
+    - `centre_mm`: `(2,)` where the centre of what is rendered lies in that field of view, mm to the right and down.
 
     Gradient: exact in every number.
     """
@@ -50,6 +52,7 @@ class AcceptanceTable(eqx.Module):
     share: Float[Array, "position energy segment"]
     field_mm: Float[Array, "2"]
     distance_mm: Scalar
+    centre_mm: Float[Array, "2"]
     rings: tuple[int, ...] = eqx.field(static=True)
     names: tuple[str, ...] = eqx.field(static=True)
 
@@ -57,6 +60,13 @@ class AcceptanceTable(eqx.Module):
     def follows_beam(self) -> bool:
         """Whether the table resolves how the view of the detector changes across the image."""
         return self.theta.shape[0] > 1
+
+    def of_part(self, centre_mm: Float[Array, "2"]) -> AcceptanceTable:
+        """The table for a part of the image whose centre lies `centre_mm` right of and below the image's own.
+
+        Gradient: exact.
+        """
+        return dataclasses.replace(self, centre_mm=centre_mm.astype(self.centre_mm.dtype))
 
     def bands(self, azimuths: int = 64, body_bands: int = 1) -> Bands:
         """Cut into `azimuths` bins and polar bands; every leaf leads with the beam positions. Gradient: exact."""
@@ -131,7 +141,16 @@ def _acceptance(scope, spectrum, field, field_mm, is_wide) -> AcceptanceTable:
     gained_kev = 1e-3 * (segments.bias_v - scope.column.specimen_bias_v)
     share = jax.vmap(spectrum.diode_share, (None, 0, 0), 1)(scope.beam.energy_kev, gained_kev, segments.threshold_kev)
     share = jnp.broadcast_to(share, (len(grid), *share.shape))
-    return AcceptanceTable(theta, phi, share, field_mm, scope.detector.distance_mm, segments.rings, segments.names)
+    return AcceptanceTable(
+        theta=theta,
+        phi=phi,
+        share=share,
+        field_mm=field_mm,
+        distance_mm=scope.detector.distance_mm,
+        centre_mm=jnp.zeros_like(field_mm),
+        rings=segments.rings,
+        names=segments.names,
+    )
 
 
 def _field_of(scope: Microscope) -> Any:

@@ -1,0 +1,269 @@
+"""How badly heights explain the images: residuals through the exact simulator, and what is expected beforehand.
+
+    value = 1/2 sum over pixels huber(r' P r) + smoothness + 1/2 |numbers|^2,     r = level measured - level simulated
+
+The levels of a pixel share its brightness, one number for the image times 1 + e for the pixel with e of standard
+deviation `spread`; e is fitted in closed form, which leaves r' P r - (r' P g)^2 / (g' P g + 1 / spread^2) with g the
+simulated levels. Instrument numbers that are not known exactly shift by their own standard deviations.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from eclipsjax._types import Map, Scalar, SignalStack
+from eclipsjax.imaging.blur import GaussianBlur
+from eclipsjax.imaging.bsesm import render
+from eclipsjax.imaging.facets import Facets
+from eclipsjax.imaging.fisher import Precision, slope_response
+from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.smoothness import EdgePreserving
+from eclipsjax.inverse.tiles import Tile
+from eclipsjax.inverse.uncertain import Instrument
+from eclipsjax.specimen.horizon import NoRelief
+from eclipsjax.specimen.surface import Surface
+
+
+class Unknowns(eqx.Module):
+    """What is solved for.
+
+    - `height_nm`: `(y, x)`.
+    - `overall`: `(1 + number,)`: logarithm of the brightness, then shifts of the uncertain instrument numbers in units
+      of their standard deviations.
+    """
+
+    height_nm: Map
+    overall: Float[Array, "overall"]
+
+
+class Problem(eqx.Module):
+    """What the heights are to explain, and by which model.
+
+    - `measurement`, `pixel_size_nm`: the images. `reference`: `(segment, y, x)` levels for which the noise is taken.
+    - `instrument`: the microscope with its uncertain numbers. `emission`, `horizon`, `azimuths`: as in `render`.
+    - `blur`: of the camera, or None.
+    - `spread`: relative standard deviation of the brightness from pixel to pixel; 0 for a uniform one, inf for none
+      known.
+    - `outlier`: residuals (root of r' P r) beyond which a pixel pulls no harder; inf for never.
+    - `smoothness`, `slope_std`: what is expected of the relief, and the noise of a level pixel's slope.
+    - `window` (static): rows and columns that are worked on at once.
+    """
+
+    measurement: Measurement
+    reference: SignalStack
+    pixel_size_nm: Scalar
+    instrument: Instrument
+    emission: Any
+    horizon: Any
+    blur: GaussianBlur | None
+    spread: Scalar
+    outlier: Scalar
+    smoothness: EdgePreserving
+    slope_std: Scalar
+    azimuths: int = eqx.field(static=True)
+    window: tuple[int, int] = eqx.field(static=True)
+
+
+@jax.jit
+def tile_value_and_gradient(unknowns: Unknowns, problem: Problem, tile: Tile) -> tuple[Array, Array, Unknowns]:
+    """The images' part of the value from a tile's own pixels, their chi-square, and the gradient."""
+
+    def value(unknowns):
+        part = _Window.of(unknowns, problem, tile)
+        misfit, chi_square = part.misfit(part.simulated(unknowns))
+        return misfit, chi_square
+
+    (value_, chi_square), gradient = jax.value_and_grad(value, has_aux=True)(unknowns)
+    return value_, chi_square, gradient
+
+
+@jax.jit
+def expected_value_and_gradient(unknowns: Unknowns, problem: Problem) -> tuple[Array, Unknowns]:
+    """The rest of the value: smoothness, and how far the instrument's numbers have moved."""
+
+    def value(unknowns):
+        height_px = unknowns.height_nm / problem.pixel_size_nm
+        moved = jnp.sum(unknowns.overall[1:] ** 2)
+        return problem.smoothness.energy(height_px, problem.slope_std) + 0.5 * moved
+
+    return jax.value_and_grad(value)(unknowns)
+
+
+class LocalFit(eqx.Module):
+    """What one tile's pixels tell about their slopes and the overall numbers, heights elsewhere held fixed.
+
+    - `level`: `(segment, y, x)` simulated. - `slopes`: `(2, 2, y, x)` information of the slopes.
+    - `mixed`: `(overall, 2, y, x)` and `overall`: `(overall, overall)` the other blocks.
+    """
+
+    level: SignalStack
+    slopes: Float[Array, "2 2 y x"]
+    mixed: Float[Array, "overall 2 y x"]
+    overall: Float[Array, "overall overall"]
+
+
+@jax.jit
+def tile_information(unknowns: Unknowns, problem: Problem, tile: Tile) -> LocalFit:
+    """Fisher information of a tile's own pixels, put in place on maps of the whole image."""
+    part = _Window.of(unknowns, problem, tile)
+    level, change = part.slope_change(unknowns)
+    by_overall = jax.vmap(
+        lambda direction: jax.jvp(
+            lambda v: part.simulated(Unknowns(unknowns.height_nm, v)), (unknowns.overall,), (direction,)
+        )[1]
+    )(jnp.eye(unknowns.overall.size, dtype=level.dtype))
+    precision = part.information_precision(level)
+    own = part.own.astype(level.dtype)
+    pulled = jnp.einsum("ikyx,yxkl,yx->ilyx", change, precision, own)
+    slopes = jnp.einsum("ilyx,jlyx->ijyx", pulled, change)
+    mixed = jnp.einsum("ilyx,alyx->aiyx", pulled, by_overall)
+    overall = jnp.einsum("akyx,yxkl,blyx,yx->ab", by_overall, precision, by_overall, own)
+    shape = unknowns.height_nm.shape
+    return LocalFit(*(_placed(v * own, tile, shape) for v in (level, slopes, mixed)), overall)
+
+
+@jax.jit
+def tile_residual(unknowns: Unknowns, problem: Problem, tile: Tile) -> tuple[SignalStack, Map, SignalStack]:
+    """Measured less simulated levels with each pixel's own brightness, that brightness, and the hidden share.
+
+    The last is 1 - (signal with the relief / signal without). All `(..., y, x)` of the whole image, 0 outside the tile.
+    """
+    part = _Window.of(unknowns, problem, tile)
+    level = part.simulated(unknowns)
+    residual = part.one_sided(level)
+    share = part.own_brightness(level, residual)
+    own = part.own.astype(level.dtype)
+    shape = unknowns.height_nm.shape
+    hidden = part.hidden(unknowns)
+    return tuple(_placed(v * own, tile, shape) for v in (residual - share[None] * level, share, hidden))
+
+
+def _placed(values: Array, tile: Tile, shape: tuple[int, int]) -> Array:
+    whole = jnp.zeros((*values.shape[:-2], *shape), values.dtype)
+    zeros = (jnp.zeros((), tile.start.dtype),) * (values.ndim - 2)
+    return lax.dynamic_update_slice(whole, values, (*zeros, tile.start[0], tile.start[1]))
+
+
+class _Window(eqx.Module):
+    """The part of a problem that one tile sees."""
+
+    problem: Problem
+    tile: Tile
+    measurement: Measurement
+    reference: SignalStack
+    own: Array
+    centre_mm: Array
+
+    @classmethod
+    def of(cls, unknowns: Unknowns, problem: Problem, tile: Tile):
+        tile = Tile(*(jnp.asarray(v) for v in tile))
+        shape = unknowns.height_nm.shape
+        rows, columns = (jnp.arange(n, dtype=jnp.int32) for n in problem.window)
+        own_rows = (rows >= tile.first[0]) & (rows < tile.last[0])
+        own_columns = (columns >= tile.first[1]) & (columns < tile.last[1])
+        cut = partial(_cut, tile=tile, window=problem.window)
+        m = problem.measurement
+        measurement = Measurement(cut(m.level), m.noise, cut(m.below), cut(m.above), m.counts)
+        dtype = unknowns.height_nm.dtype
+        off = [tile.start[k].astype(dtype) + 0.5 * (problem.window[k] - shape[k]) for k in (1, 0)]
+        centre = jnp.stack(off) * problem.pixel_size_nm * 1e-6
+        own = own_rows[:, None] & own_columns[None, :]
+        return cls(problem, tile, measurement, cut(problem.reference), own, centre)
+
+    def _surface(self, unknowns: Unknowns) -> Surface:
+        return Surface(_cut(unknowns.height_nm, self.tile, self.problem.window), self.problem.pixel_size_nm)
+
+    def _recorded(self, signal: SignalStack, unknowns: Unknowns, microscope: Any) -> SignalStack:
+        p = self.problem
+        level = jnp.exp(unknowns.overall[0]) * signal
+        if p.blur is not None:
+            level = p.blur(level, microscope.beam.probe_fwhm_nm.astype(level.dtype), p.pixel_size_nm)
+        return p.instrument.as_if_nominal(level, microscope)
+
+    def simulated(self, unknowns: Unknowns) -> SignalStack:
+        """Levels of the window, as the nominal gain and pedestal would give them."""
+        p = self.problem
+        microscope = p.instrument.shifted(unknowns.overall[1:])
+        table = p.instrument.table(microscope).of_part(self.centre_mm)
+        signal = render(self._surface(unknowns), table, p.azimuths, None, p.emission, p.horizon)
+        return self._recorded(signal, unknowns, microscope)
+
+    def slope_change(self, unknowns: Unknowns) -> tuple[SignalStack, Float[Array, "2 segment y x"]]:
+        """Simulated levels, and how they answer to each pixel's own slopes (blur left out of the answer)."""
+        p = self.problem
+        microscope = p.instrument.shifted(unknowns.overall[1:])
+        table = p.instrument.table(microscope).of_part(self.centre_mm)
+        surface = self._surface(unknowns)
+        signal, change = slope_response(surface, table, p.azimuths, p.emission, p.horizon)
+        gain = jnp.exp(unknowns.overall[0]) * p.instrument.relative_gain(microscope).astype(signal.dtype)
+        return self._recorded(signal, unknowns, microscope), change * gain[None, :, None, None]
+
+    def hidden(self, unknowns: Unknowns) -> SignalStack:
+        """Share of each segment's signal that the relief around a pixel takes away."""
+        p = self.problem
+        table = p.instrument.table(p.instrument.shifted(unknowns.overall[1:])).of_part(self.centre_mm)
+        surface = self._surface(unknowns)
+        seen = render(surface, table, p.azimuths, None, p.emission, p.horizon)
+        free = render(Facets.of(surface), table, p.azimuths, None, p.emission, NoRelief())
+        return 1.0 - seen / jnp.where(free > 0, free, 1.0)
+
+    def one_sided(self, level: SignalStack) -> SignalStack:
+        """Residuals; where the image was cut off only those on the wrong side of the bound."""
+        m = self.measurement
+        residual = m.level - level
+        residual = jnp.where(m.above & (residual < 0), 0.0, residual)
+        return jnp.where(m.below & (residual > 0), 0.0, residual)
+
+    def _precision(self, residual: SignalStack) -> Precision:
+        counted = (self.measurement.measured | (residual != 0)).astype(residual.dtype)
+        return self.measurement.noise.precision(self.reference) * jnp.einsum("kyx,lyx->yxkl", counted, counted)
+
+    def misfit(self, level: SignalStack) -> tuple[Scalar, Scalar]:
+        """Half the sum over the tile's own pixels of the robust squared residual, and the sum of the plain one."""
+        residual = self.one_sided(level)
+        precision = self._precision(residual)
+        pulled = jnp.einsum("yxkl,lyx->kyx", precision, residual)
+        square = jnp.sum(pulled * residual, axis=0)
+        along = jnp.sum(pulled * level, axis=0)
+        square = square - along**2 * self._variance_of_share(level, precision)
+        square = jnp.where(self.own, square, 0.0)
+        limit = self.problem.outlier
+        beyond = square > limit**2
+        root = jnp.sqrt(jnp.where(beyond, square, 1.0))
+        robust = jnp.where(beyond, 2.0 * jnp.where(jnp.isinf(limit), 0.0, limit) * root - limit**2, square)
+        robust = jnp.where(beyond, robust, square)
+        return 0.5 * jnp.sum(robust), jnp.sum(square)
+
+    def _variance_of_share(self, level: SignalStack, precision: Precision) -> Map:
+        """1 / (g' P g + 1 / spread^2): of a pixel's own brightness, given its levels."""
+        spread = self.problem.spread.astype(level.dtype)
+        told = jnp.einsum("kyx,yxkl,lyx->yx", level, precision, level)
+        unknown = jnp.isinf(spread)
+        variance = jnp.where(unknown, 1.0, spread) ** 2
+        from_levels = 1.0 / jnp.where(told > 0, told, 1.0)
+        return jnp.where(unknown, from_levels, variance / (1.0 + variance * told))
+
+    def own_brightness(self, level: SignalStack, residual: SignalStack) -> Map:
+        """By which share a pixel is brighter than the image as a whole, as its own levels tell."""
+        precision = self._precision(residual)
+        along = jnp.einsum("kyx,yxkl,lyx->yx", residual, precision, level)
+        return along * self._variance_of_share(level, precision)
+
+    def information_precision(self, level: SignalStack) -> Precision:
+        """What the levels say about anything but the pixel's own brightness."""
+        precision = self.measurement.precision(self.reference)
+        pulled = jnp.einsum("yxkl,lyx->kyx", precision, level)
+        return precision - jnp.einsum("kyx,lyx,yx->yxkl", pulled, pulled, self._variance_of_share(level, precision))
+
+
+def _cut(values: Array, tile: Tile, window: tuple[int, int]) -> Array:
+    zeros = (jnp.zeros((), tile.start.dtype),) * (values.ndim - 2)
+    starts = (*zeros, tile.start[0], tile.start[1])
+    return lax.dynamic_slice(values, starts, (*values.shape[:-2], *window))

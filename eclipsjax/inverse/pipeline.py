@@ -1,0 +1,141 @@
+"""Images in, heights in nanometres out: the one call that a user needs, and the methods that it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from eclipsjax._types import InputError, Map, as_real, shown
+from eclipsjax.imaging.bsesm import NARROW_UM
+from eclipsjax.imaging.camera import Camera
+from eclipsjax.instrument.acceptance import acceptance
+from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.inverse.height_std import height_std
+from eclipsjax.inverse.integrate import integrate
+from eclipsjax.inverse.integrators.poisson import Poisson
+from eclipsjax.inverse.measurement import Measurement, check_images, measure
+from eclipsjax.inverse.photometric import Slopes, photometric_slopes
+from eclipsjax.inverse.reconstruction import Outcome, Reconstruction
+from eclipsjax.inverse.refine import Progress, Refined, refine
+from eclipsjax.specimen.emission import EmissionLaw
+from eclipsjax.specimen.surface import Surface, check_pixel_size
+
+
+class Photometric(eqx.Module):
+    """Closed form pixel by pixel, then integration: a second for a million pixels, right where nothing is hidden.
+
+    - `integrator`: as `method` of `integrate`, least squares (`Poisson()`) unless given.
+    - `rounds` (static): Gauss-Newton rounds for laws other than the cosine law; 3 for those unless given.
+
+    Gradient: none through `reconstruct`; `photometric_slopes` and `integrate` are differentiable.
+    """
+
+    integrator: Any = eqx.field(default_factory=Poisson)
+    rounds: int | None = eqx.field(static=True, default=None)
+
+
+def reconstruct(
+    images: Any,
+    pixel_size_nm: Any,
+    scope: Microscope,
+    method: Photometric | Refined | None = None,
+    camera: Camera | None = None,
+    emission: EmissionLaw | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """Heights in nanometres from the images of a segmented detector, with normals and standard deviations.
+
+    **Arguments:**
+
+    - `images`: `(segment, y, x)`, or one image per segment, in the order of the microscope's segments and as stored:
+      counts_per_signal * gain * (brightness * signal - pedestal) and noise.
+    - `pixel_size_nm`: scalar, nm.
+    - `scope`: the microscope; its gains and pedestals are undone. Turn it by the scan's rotation first
+      (`scope.turned(deg)`).
+    - `method`: `Refined()`, through the exact simulator (unless given), or `Photometric()`, in closed form.
+    - `camera`: what is known of the recording (see `measure`): grey levels, noise, the bits at whose ends images were
+      cut off, blur. Noise is estimated from the images where it does not say.
+    - `emission`: the angular law, `Lambertian()` unless given.
+    - `report`: called after every step of the refinement with a `Progress`.
+
+    Returns a `Reconstruction`. An image wider than 10 um sees the detector change across it; that is followed.
+    Gradient: none.
+    """
+    method = Refined() if method is None else method
+    if not isinstance(method, (Photometric, Refined)):
+        raise InputError(f"method is {shown(method)}: give Refined() or Photometric(), an object.")
+    pixel = as_real(pixel_size_nm, "pixel_size_nm")
+    check_pixel_size(pixel)
+    images = check_images(images, scope)
+    measurement = measure(images, scope, camera)
+    dtype = measurement.level.dtype
+    pixel = pixel.astype(dtype)
+    field_mm = _field_mm(images.shape[1:], float(pixel))
+    table = acceptance(scope, field_mm=field_mm)
+    slopes = photometric_slopes(measurement, table, emission, getattr(method, "rounds", None), pixel)
+    integrator = method.integrator if isinstance(method, Photometric) else Poisson()
+    height = integrate(slopes.slope_x, slopes.slope_y, pixel, integrator)
+    if isinstance(method, Photometric):
+        return _closed_form(height, slopes, measurement, pixel, scope, method, integrator)
+    blur = None if camera is None else camera.blur
+    found = refine(measurement, height, slopes, pixel, scope, method, emission, blur, field_mm, report)
+    return Reconstruction(
+        height_nm=found.height_nm,
+        height_std_nm=found.height_std_nm,
+        normals=Surface(found.height_nm, pixel).normals(),
+        slope_std=found.slope_std,
+        residual=found.residual,
+        occluded=found.occluded,
+        brightness=found.brightness,
+        chi_square=jnp.asarray(found.chi_square, dtype),
+        scope=found.scope,
+        pixel_size_nm=pixel,
+        noise=_noise(measurement),
+        history=found.history,
+        solved=found.solved,
+        method=method,
+        outcome=found.outcome,
+        warnings=(),
+    )
+
+
+def _field_mm(shape: tuple[int, int], pixel_nm: float) -> tuple[float, float] | None:
+    width, height = (n * pixel_nm * 1e-6 for n in (shape[1], shape[0]))
+    return (width, height) if max(width, height) > 1e-3 * NARROW_UM else None
+
+
+def _noise(measurement: Measurement) -> Array:
+    return jnp.broadcast_to(measurement.noise.additive_std, (len(measurement.level),))
+
+
+def _closed_form(
+    height: Map, slopes: Slopes, measurement: Measurement, pixel: Array, scope: Microscope, method: Any, integrator: Any
+) -> Reconstruction:
+    variance = jnp.moveaxis(jnp.diagonal(slopes.covariance, axis1=-2, axis2=-1), -1, 0)
+    mean = jnp.sqrt(0.5 * jnp.mean(jnp.median(variance, axis=(1, 2))) * 2.0)
+    std = height_std(integrator, height.shape, mean, pixel, slopes.slope_x, slopes.slope_y)
+    normal = jnp.stack([-slopes.slope_x, -slopes.slope_y, jnp.ones_like(slopes.slope_x)], axis=-1)
+    normal = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
+    segments = len(measurement.level)
+    return Reconstruction(
+        height_nm=height,
+        height_std_nm=std,
+        normals=normal,
+        slope_std=jnp.sqrt(variance),
+        residual=slopes.residual,
+        occluded=jnp.zeros(height.shape, bool),
+        brightness=slopes.brightness,
+        chi_square=jnp.mean(slopes.chi_square) / max(segments - 3, 1),
+        scope=scope,
+        pixel_size_nm=pixel,
+        noise=_noise(measurement),
+        history=jnp.zeros((0, 2), height.dtype),
+        solved={},
+        method=method,
+        outcome=Outcome.CLOSED_FORM,
+        warnings=(),
+    )

@@ -1,0 +1,72 @@
+"""What a reconstruction gives back, and how it ended."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from eclipsjax._types import Map, NormalMap, Scalar, SignalStack
+from eclipsjax.instrument.microscope import Microscope
+
+
+class Outcome(enum.Enum):
+    """How a reconstruction ended, with the sentence that says it."""
+
+    CLOSED_FORM = "Solved in closed form: every pixel by itself, what the relief hides not accounted for."
+    CONVERGED = "Converged: no small change of the heights explains the images better."
+    STALLED = (
+        "Stalled: no step of the descent led further down although its slope was not 0; heights are the best found."
+    )
+    OUT_OF_STEPS = "Out of steps: still improving when `iterations` were done; heights are the best found so far."
+    INTERRUPTED = "Interrupted: heights are the best found until then."
+
+
+class Reconstruction(eqx.Module):
+    """Heights with what is known about them.
+
+    - `height_nm`: `(y, x)`, nm, mean 0. `height_std_nm`: its standard deviation about the mean, nm.
+    - `normals`: `(y, x, 3)` unit normals, image axes (x right, y down, z up).
+    - `slope_std`: `(2, y, x)` standard deviations of dz/dx and dz/dy.
+    - `residual`: `(segment, y, x)` measured less explained, in units of each channel's noise.
+    - `occluded`: `(y, x)` true where the relief takes at least 2 % of a segment's signal away.
+    - `brightness`: `(y, x)` what multiplies the signal, in the levels' units.
+    - `chi_square`: mean squared residual per degree of freedom: 1 where the model explains the images.
+    - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
+    - `solved`: name of each instrument number solved along -> (value, standard deviation).
+    - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
+    - `history`: `(step, 2)` value and chi-square per degree of freedom after each step.
+    - `method`: what reconstructed. `outcome`: how it ended. `warnings`: sentences. The latter two are static.
+
+    Gradient: none (a search made it); `photometric_slopes` and `integrate` are differentiable.
+    """
+
+    height_nm: Map
+    height_std_nm: Map
+    normals: NormalMap
+    slope_std: Float[Array, "2 y x"]
+    residual: SignalStack
+    occluded: Bool[Array, "y x"]
+    brightness: Map
+    chi_square: Scalar
+    scope: Microscope
+    pixel_size_nm: Scalar
+    noise: Float[Array, "segment"]
+    history: Float[Array, "step 2"]
+    method: Any
+    solved: dict[str, tuple[float, float]] = eqx.field(static=True)
+    outcome: Outcome = eqx.field(static=True)
+    warnings: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def sentence(self) -> str:
+        """How it ended, in words."""
+        return self.outcome.value
+
+    @property
+    def occluded_share(self) -> float:
+        """Share of the pixels from which the relief hides part of the detector."""
+        return float(jnp.mean(self.occluded))

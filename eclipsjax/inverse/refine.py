@@ -1,0 +1,336 @@
+"""Heights through the exact simulator: the relief is moved until its simulated images are the measured ones.
+
+Starts from the closed form. Each step is one sparse solve in the local quadratic model (see `metric`), with the memory
+of limited-memory BFGS for what that model leaves out: shadows that move with the relief.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, whole_number
+from eclipsjax.imaging.blur import FWHM_PER_SIGMA, GaussianBlur
+from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.inverse.descent import Point, descend
+from eclipsjax.inverse.integrators.links import laplacian_of_modes
+from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
+from eclipsjax.inverse.misfit import (
+    LocalFit,
+    Problem,
+    Unknowns,
+    expected_value_and_gradient,
+    tile_information,
+    tile_residual,
+    tile_value_and_gradient,
+)
+from eclipsjax.inverse.photometric import Slopes, flat_response
+from eclipsjax.inverse.reconstruction import Outcome
+from eclipsjax.inverse.smoothness import EdgePreserving
+from eclipsjax.inverse.tiles import Tiles
+from eclipsjax.inverse.uncertain import Instrument
+from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.horizon import HardHorizon
+
+# How far to look for what hides the detector: the first of these that the relief cannot pass.
+_RADII = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+# Relief that is still to come when the radius is chosen, as a share of what is there.
+_GROWTH = 1.5
+# Noise of a level over the level below which the renderer's own bins would show, and directions around a pixel.
+_QUIET, _FEW, _MANY = 0.006, 32, 64
+# Steps count as done when they bring, or promise, less than this share of the value.
+_ENOUGH = 3e-5
+# Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
+_ALIKE = 0.5
+_MOST_PIXELS = 1024 * 1024
+_OCCLUDED = 0.02
+
+
+class Progress(NamedTuple):
+    """What a step of the refinement reports: number, chi-square per degree of freedom, seconds since the start."""
+
+    step: int
+    chi_square: float
+    seconds: float
+
+
+class Refined(eqx.Module):
+    """Maximum of the posterior over heights, through the exact simulator: occlusion, blur and clipping included.
+
+    - `iterations` (static): most steps. `azimuths` (static): as in `render`; 32, or 64 where the noise is so low that
+      it would show, unless given.
+    - `smoothness`: what is expected of the relief; its weight follows from the noise.
+    - `spread`: relative standard deviation of the brightness (yield) from pixel to pixel: 0 uniform, inf nothing known;
+      estimated from the images unless given.
+    - `outlier`: residual, in standard deviations of a pixel's levels, beyond which it pulls no harder.
+    - `uncertain`: numbers of the microscope that are solved along, dotted name -> standard deviation in the number's
+      unit, as `{"detector.segments.pedestal": 0.01}` (static).
+    - `draws` (static): samples behind the standard deviations; 0 leaves them NaN.
+
+    Gradient: none (a search).
+    """
+
+    smoothness: EdgePreserving = eqx.field(default_factory=EdgePreserving)
+    spread: Scalar | None = eqx.field(converter=lambda v: None if v is None else as_real(v, "spread"), default=None)
+    outlier: Scalar = eqx.field(converter=as_real, default=6.0)
+    iterations: int = eqx.field(static=True, default=30)
+    azimuths: int | None = eqx.field(static=True, default=None)
+    draws: int = eqx.field(static=True, default=24)
+    uncertain: tuple[tuple[str, float], ...] = eqx.field(
+        static=True, converter=lambda v: tuple(dict(v).items()), default=()
+    )
+
+    def __check_init__(self):
+        whole_number("iterations", self.iterations, 1)
+        whole_number("draws", self.draws, 0)
+        spread = None if self.spread is None else concrete(self.spread)
+        if spread is not None and not spread >= 0:
+            raise InputError(f"spread is {spread}: give a relative standard deviation of 0 or more (inf: not known).")
+        outlier = concrete(self.outlier)
+        if outlier is not None and not outlier > 0:
+            raise InputError(f"outlier is {outlier}: give a positive number of standard deviations (inf: none).")
+
+
+class Found(NamedTuple):
+    """Where the search ended; arrays as in `Reconstruction`."""
+
+    height_nm: Map
+    height_std_nm: Map
+    slope_std: Array
+    residual: Array
+    occluded: Array
+    brightness: Map
+    chi_square: float
+    scope: Microscope
+    solved: dict[str, tuple[float, float]]
+    history: Array
+    outcome: Outcome
+
+
+def refine(
+    measurement: Measurement,
+    start_nm: Map,
+    slopes: Slopes,
+    pixel_size_nm: Any,
+    scope: Microscope,
+    method: Refined,
+    emission: EmissionLaw | None = None,
+    blur: GaussianBlur | None = None,
+    field_mm: Any = None,
+    report: Callable[[Progress], None] | None = None,
+) -> Found:
+    """Heights from `start_nm` on, as `method` asks; `slopes` are the closed form's, for the brightness.
+
+    - `blur`, `emission`, `field_mm`: of the camera, of the specimen, and of the acceptance for wide images.
+    - `report`: called with a `Progress` after each step.
+
+    KeyboardInterrupt ends the search, not the program: the best heights so far come back, with standard deviations.
+    Gradient: none.
+    """
+    search = _Search(measurement, slopes, pixel_size_nm, scope, method, emission, blur, field_mm, report)
+    return search.run(start_nm)
+
+
+class _Search:
+    """The descent with what it needs at every step: the problem, its tiles, the clock."""
+
+    def __init__(self, measurement, slopes, pixel_size_nm, scope, method, emission, blur, field_mm, report):
+        self.method, self.report, self.began = method, report, time.monotonic()
+        level = measurement.level
+        dtype = level.dtype
+        brightness = jnp.median(slopes.brightness)
+        emission = Lambertian() if emission is None else emission
+        instrument = Instrument.of(scope, dict(method.uncertain), field_mm)
+        quiet = float(jnp.min(measurement.noise.additive_std) / jnp.mean(level)) < _QUIET
+        azimuths = (_MANY if quiet else _FEW) if method.azimuths is None else method.azimuths
+        flat = flat_response(instrument.nominal, emission)[:, 0, 0, 0].astype(dtype)
+        self.problem = Problem(
+            measurement=measurement,
+            reference=jnp.broadcast_to((brightness * flat)[:, None, None], level.shape),
+            pixel_size_nm=jnp.asarray(pixel_size_nm, dtype),
+            instrument=instrument,
+            emission=emission,
+            horizon=HardHorizon(radius_px=1),
+            blur=blur,
+            spread=_spread(slopes, measurement, method).astype(dtype),
+            outlier=jnp.asarray(jnp.inf, dtype),
+            smoothness=method.smoothness,
+            slope_std=_slope_std(measurement, instrument, emission, brightness),
+            azimuths=azimuths,
+            window=level.shape[1:],
+        )
+        self.start_overall = jnp.zeros(1 + len(instrument.names), dtype).at[0].set(jnp.log(brightness))
+        self.steepest = math.tan(min(float(_widest(instrument.nominal)), math.radians(89.0)))
+        self.history: list[tuple[float, float]] = []
+        self.known = int(jnp.sum(measurement.measured)) - level[0].size
+
+    def run(self, start_nm: Map) -> Found:
+        point = Point(Unknowns(start_nm, self.start_overall), math.inf, math.inf, None)
+        outcome = Outcome.OUT_OF_STEPS
+        try:
+            for outlier in (math.inf, float(self.method.outlier)):
+                self.problem = eqx.tree_at(lambda p: p.outlier, self.problem, jnp.asarray(outlier, start_nm.dtype))
+                point, outcome = self._descend(point)
+                if outcome is not Outcome.CONVERGED:
+                    break
+        except KeyboardInterrupt as interrupt:
+            point = getattr(interrupt, "best", point)
+            outcome = Outcome.INTERRUPTED
+        return self._found(point, outcome)
+
+    def _descend(self, point: Point) -> tuple[Point, Outcome]:
+        self._look_far_enough(point.unknowns.height_nm)
+        small = 0
+        try:
+            for point in descend(self._evaluate, self._metric, point.unknowns):
+                self._tell(point)
+                small = small + 1 if min(point.decrease, point.promised) < _ENOUGH * abs(point.value) else 0
+                if small == 2:
+                    return point, Outcome.CONVERGED
+                if len(self.history) > self.method.iterations:
+                    return point, Outcome.OUT_OF_STEPS
+        except KeyboardInterrupt as interrupt:
+            interrupt.best = point
+            raise
+        flat = point.promised < 100 * _ENOUGH * abs(point.value)
+        return point, Outcome.CONVERGED if flat else Outcome.STALLED
+
+    def _tell(self, point: Point) -> None:
+        chi_square = point.chi_square / max(self.known, 1)
+        self.history.append((point.value, chi_square))
+        if self.report is not None:
+            self.report(Progress(len(self.history) - 1, chi_square, time.monotonic() - self.began))
+
+    def _look_far_enough(self, height_nm: Map) -> None:
+        """Radius and tiles for the relief as it is: farther away nothing can reach into the detector's view."""
+        reach = _GROWTH * float(jnp.ptp(height_nm) / self.problem.pixel_size_nm) * self.steepest
+        shape = height_nm.shape
+        reach = min(reach, max(shape) - 1)
+        radius = next((r for r in _RADII if r >= reach), _RADII[-1])
+        if radius != self.problem.horizon.radius_px:
+            halo = radius + 2 + math.ceil(self._blur_px())
+            self.tiles = Tiles.of(shape, halo, _MOST_PIXELS)
+            horizon = HardHorizon(radius_px=radius)
+            self.problem = dataclasses.replace(self.problem, horizon=horizon, window=self.tiles.window)
+        elif not hasattr(self, "tiles"):
+            self.tiles = Tiles.of(shape, radius + 2 + math.ceil(self._blur_px()), _MOST_PIXELS)
+            self.problem = dataclasses.replace(self.problem, window=self.tiles.window)
+
+    def _blur_px(self) -> float:
+        if self.problem.blur is None:
+            return 0.0
+        probe = float(self.problem.instrument.scope.beam.probe_fwhm_nm) / FWHM_PER_SIGMA
+        sigma = math.hypot(probe, float(self.problem.blur.interaction_sigma_nm))
+        return 4.0 * sigma / float(self.problem.pixel_size_nm)
+
+    def _evaluate(self, unknowns: Unknowns) -> tuple[float, float, Unknowns]:
+        value, gradient = expected_value_and_gradient(unknowns, self.problem)
+        value, chi_square = float(value), 0.0
+        for tile in self.tiles.tiles:
+            part, square, slope = tile_value_and_gradient(unknowns, self.problem, tile)
+            value, chi_square = value + float(part), chi_square + float(square)
+            gradient = jax.tree.map(jnp.add, gradient, slope)
+        return value if math.isfinite(value) else math.inf, chi_square, gradient
+
+    def _metric(self, unknowns: Unknowns) -> Callable[[Unknowns], Unknowns]:
+        metric = self._metric_at(unknowns)
+        return lambda gradient: metric_solve(metric, gradient)
+
+    def _metric_at(self, unknowns: Unknowns) -> Metric:
+        fit: LocalFit | None = None
+        for tile in self.tiles.tiles:
+            part = tile_information(unknowns, self.problem, tile)
+            fit = part if fit is None else jax.tree.map(jnp.add, fit, part)
+        return metric_at(unknowns, self.problem, fit)
+
+    def _found(self, point: Point, outcome: Outcome) -> Found:
+        unknowns, problem, method = point.unknowns, self.problem, self.method
+        parts = None
+        for tile in self.tiles.tiles:
+            part = tile_residual(unknowns, problem, tile)
+            parts = part if parts is None else jax.tree.map(jnp.add, parts, part)
+        residual, share, hidden = parts
+        metric = self._metric_at(unknowns)
+        nan = jnp.full(unknowns.height_nm.shape, jnp.nan, unknowns.height_nm.dtype)
+        std = (nan, jnp.stack([nan, nan])) if not method.draws else posterior_std(
+            metric, jax.random.key(0), method.draws
+        )  # fmt: skip
+        noise = jnp.broadcast_to(problem.measurement.noise.additive_std, (residual.shape[0],))
+        overall, covariance = np.asarray(unknowns.overall, float), np.asarray(metric.covariance, float)
+        scope = problem.instrument.shifted(unknowns.overall[1:])
+        return Found(
+            height_nm=unknowns.height_nm - jnp.mean(unknowns.height_nm),
+            height_std_nm=std[0],
+            slope_std=std[1],
+            residual=residual / noise[:, None, None].astype(residual.dtype),
+            occluded=jnp.max(hidden, axis=0) > _OCCLUDED,
+            brightness=jnp.exp(unknowns.overall[0]) * (1.0 + share),
+            chi_square=point.chi_square / max(self._freedom(metric, residual.shape[0]), 1.0),
+            scope=scope,
+            solved=_solved(problem.instrument, overall[1:], covariance[1:, 1:]),
+            history=jnp.asarray(np.asarray(self.history), residual.dtype),
+            outcome=outcome,
+        )
+
+    def _freedom(self, metric: Metric, segments: int) -> float:
+        """Levels less what was fitted: heights as far as they are free of expectation, brightness likewise."""
+        told = jnp.mean(metric.slopes[0, 0] + metric.slopes[1, 1])
+        laplacian = laplacian_of_modes(metric.modes.shape, metric.modes.dtype)
+        bends = [float(jnp.mean(w)) if w.size else 0.0 for w in (metric.stiffness.x, metric.stiffness.y)]
+        free = float(jnp.mean(1.0 / (1.0 + laplacian * 0.5 * sum(bends) / (0.5 * told))))
+        pixels = metric.modes.size
+        return self.known - pixels * (free - 1.0)
+
+
+def _widest(table: Any) -> Scalar:
+    """Largest polar angle at which any segment is seen."""
+    seen = (table.share > 0)[..., None]
+    return jnp.max(jnp.where(seen, table.theta, 0.0))
+
+
+def _spread(slopes: Slopes, measurement: Measurement, method: Refined) -> Scalar:
+    """As given, or what the closed form's brightness varies by beyond its own noise, robustly."""
+    if method.spread is not None:
+        return method.spread
+    relative = slopes.brightness / jnp.median(slopes.brightness) - 1.0
+    varies = jnp.median(jnp.abs(relative)) / 0.6745
+    noise = _brightness_noise(measurement)
+    beyond = jnp.maximum(varies**2 - noise**2, 0.0)
+    return jnp.where(beyond > (_ALIKE * noise) ** 2, jnp.sqrt(beyond), 0.0)
+
+
+def _brightness_noise(measurement: Measurement) -> Scalar:
+    """Relative standard deviation of one pixel's brightness, level and unhidden."""
+    std = jnp.broadcast_to(measurement.noise.additive_std, (len(measurement.level),))
+    mean = jnp.mean(measurement.level, axis=(1, 2))
+    counted = jnp.maximum(mean, 0.0) / measurement.noise.electrons
+    return 1.0 / jnp.sqrt(jnp.sum(mean**2 / (std**2 + counted)))
+
+
+def _slope_std(measurement: Measurement, instrument: Instrument, emission: Any, brightness: Scalar) -> Scalar:
+    """Noise of a level pixel's slope, root mean square of both directions."""
+    response = flat_response(instrument.nominal, emission)[:, :, 0, 0].astype(brightness.dtype) * brightness
+    precision = measurement.noise.precision(response[:, :1, None])[0, 0]
+    information = response[:, 1:].T @ precision @ response[:, 1:]
+    return jnp.sqrt(0.5 * jnp.trace(jnp.linalg.inv(information)))
+
+
+def _solved(instrument: Instrument, shifts: np.ndarray, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
+    """Value and standard deviation of each number that was solved along."""
+    from eclipsjax.imaging.sensitivity import read_number
+
+    std = np.asarray(instrument.std, float)
+    return {
+        name: (read_number(instrument.scope, name) + shifts[k] * std[k], math.sqrt(max(covariance[k, k], 0.0)) * std[k])
+        for k, name in enumerate(instrument.names)
+    }
