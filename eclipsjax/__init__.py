@@ -95,7 +95,13 @@ from eclipsjax.inverse.integrators.spectral import (
     SpectralPoisson as SpectralPoisson,
 )
 from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
+from eclipsjax.inverse.measurement import Measurement as Measurement, measure as measure
+from eclipsjax.inverse.photometric import Slopes as Slopes, photometric_slopes as photometric_slopes
 from eclipsjax.inverse.pinn import DepthNet as DepthNet
+from eclipsjax.inverse.pipeline import Photometric as Photometric, reconstruct as reconstruct
+from eclipsjax.inverse.reconstruction import Outcome as Outcome, Reconstruction as Reconstruction
+from eclipsjax.inverse.refine import Progress as Progress, Refined as Refined
+from eclipsjax.inverse.smoothness import EdgePreserving as EdgePreserving
 from eclipsjax.io.export import (
     export_height as export_height,
     export_normals as export_normals,

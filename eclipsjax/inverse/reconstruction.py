@@ -18,9 +18,7 @@ class Outcome(enum.Enum):
 
     CLOSED_FORM = "Solved in closed form: every pixel by itself, what the relief hides not accounted for."
     CONVERGED = "Converged: no small change of the heights explains the images better."
-    STALLED = (
-        "Stalled: no step of the descent led further down although its slope was not 0; heights are the best found."
-    )
+    STALLED = "Stalled: no step led further down although the slope is not 0; heights are the best found."
     OUT_OF_STEPS = "Out of steps: still improving when `iterations` were done; heights are the best found so far."
     INTERRUPTED = "Interrupted: heights are the best found until then."
 

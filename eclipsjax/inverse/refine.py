@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, whole_number
 from eclipsjax.imaging.blur import FWHM_PER_SIGMA, GaussianBlur
+from eclipsjax.imaging.sensitivity import read_number
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
@@ -192,7 +193,8 @@ class _Search:
         self._look_far_enough(point.unknowns.height_nm)
         small = 0
         try:
-            for point in descend(self._evaluate, self._metric, point.unknowns):
+            for step in descend(self._evaluate, self._metric, point.unknowns):
+                point = step
                 self._tell(point)
                 small = small + 1 if min(point.decrease, point.promised) < _ENOUGH * abs(point.value) else 0
                 if small == 2:
@@ -327,8 +329,6 @@ def _slope_std(measurement: Measurement, instrument: Instrument, emission: Any, 
 
 def _solved(instrument: Instrument, shifts: np.ndarray, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
     """Value and standard deviation of each number that was solved along."""
-    from eclipsjax.imaging.sensitivity import read_number
-
     std = np.asarray(instrument.std, float)
     return {
         name: (read_number(instrument.scope, name) + shifts[k] * std[k], math.sqrt(max(covariance[k, k], 0.0)) * std[k])

@@ -30,15 +30,11 @@ class Tiles(NamedTuple):
     @classmethod
     def of(cls, shape: Pair, halo: int, most_pixels: int) -> Tiles:
         """Windows of at most about `most_pixels`; the whole image where that is allowed."""
-        if shape[0] * shape[1] <= most_pixels:
-            side = max(shape)
-        else:
-            side = max(int(most_pixels**0.5), 4 * halo)
+        fits = shape[0] * shape[1] <= most_pixels
+        side = max(shape) if fits else max(int(most_pixels**0.5), 4 * halo)
         axes = [_cut(count, min(side, count), halo) for count in shape]
-        tiles = tuple(
-            Tile(*(np.array([row[k], column[k]], np.int32) for k in range(3)))
-            for row, column in itertools.product(*axes)
-        )
+        pairs = itertools.product(*axes)
+        tiles = tuple(Tile(*(np.array([row[k], column[k]], np.int32) for k in range(3))) for row, column in pairs)
         return cls((min(side, shape[0]), min(side, shape[1])), tiles)
 
 
