@@ -207,6 +207,12 @@ class Microscope(eqx.Module):
 
         save_microscope(self, path, force)
 
+    def turned(self, scan_rotation_deg: Number) -> Microscope:
+        """This microscope in the axes of an image scanned with `scan_rotation_deg` (deg). Gradient: exact."""
+        from eclipsjax.instrument.turned import turned
+
+        return turned(self, scan_rotation_deg)
+
     @property
     def is_biased(self) -> bool:
         """Whether an electrode is off ground and electrons fly in a field; True while tracing, when nobody can know."""

@@ -26,7 +26,7 @@ from eclipsjax.imaging.fisher import Precision, slope_response
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.smoothness import EdgePreserving
 from eclipsjax.inverse.tiles import Tile
-from eclipsjax.inverse.uncertain import Instrument
+from eclipsjax.inverse.uncertain import Instrument, Model
 from eclipsjax.specimen.horizon import NoRelief
 from eclipsjax.specimen.surface import Surface
 
@@ -47,7 +47,7 @@ class Problem(eqx.Module):
     """What the heights are to explain, and by which model.
 
     - `measurement`, `pixel_size_nm`: the images. `reference`: `(segment, y, x)` levels for which the noise is taken.
-    - `instrument`: the microscope with its uncertain numbers. `emission`, `horizon`, `azimuths`: as in `render`.
+    - `instrument`: microscope and emission with their uncertain numbers. `horizon`, `azimuths`: as in `render`.
     - `blur`: of the camera, or None.
     - `spread`: relative standard deviation of the brightness from pixel to pixel; 0 for a uniform one, inf for none
       known.
@@ -60,7 +60,6 @@ class Problem(eqx.Module):
     reference: SignalStack
     pixel_size_nm: Scalar
     instrument: Instrument
-    emission: Any
     horizon: Any
     blur: GaussianBlur | None
     spread: Scalar
@@ -180,38 +179,39 @@ class _Window(eqx.Module):
     def _surface(self, unknowns: Unknowns) -> Surface:
         return Surface(_cut(unknowns.height_nm, self.tile, self.problem.window), self.problem.pixel_size_nm)
 
-    def _recorded(self, signal: SignalStack, unknowns: Unknowns, microscope: Any) -> SignalStack:
+    def _recorded(self, signal: SignalStack, unknowns: Unknowns, model: Model) -> SignalStack:
         p = self.problem
         level = jnp.exp(unknowns.overall[0]) * signal
         if p.blur is not None:
-            level = p.blur(level, microscope.beam.probe_fwhm_nm.astype(level.dtype), p.pixel_size_nm)
-        return p.instrument.as_if_nominal(level, microscope)
+            level = p.blur(level, model.scope.beam.probe_fwhm_nm.astype(level.dtype), p.pixel_size_nm)
+        return p.instrument.as_if_nominal(level, model)
 
     def simulated(self, unknowns: Unknowns) -> SignalStack:
         """Levels of the window, as the nominal gain and pedestal would give them."""
         p = self.problem
-        microscope = p.instrument.shifted(unknowns.overall[1:])
-        table = p.instrument.table(microscope).of_part(self.centre_mm)
-        signal = render(self._surface(unknowns), table, p.azimuths, None, p.emission, p.horizon)
-        return self._recorded(signal, unknowns, microscope)
+        model = p.instrument.shifted(unknowns.overall[1:])
+        table = p.instrument.table(model).of_part(self.centre_mm)
+        signal = render(self._surface(unknowns), table, p.azimuths, None, model.emission, p.horizon)
+        return self._recorded(signal, unknowns, model)
 
     def slope_change(self, unknowns: Unknowns) -> tuple[SignalStack, Float[Array, "2 segment y x"]]:
         """Simulated levels, and how they answer to each pixel's own slopes (blur left out of the answer)."""
         p = self.problem
-        microscope = p.instrument.shifted(unknowns.overall[1:])
-        table = p.instrument.table(microscope).of_part(self.centre_mm)
+        model = p.instrument.shifted(unknowns.overall[1:])
+        table = p.instrument.table(model).of_part(self.centre_mm)
         surface = self._surface(unknowns)
-        signal, change = slope_response(surface, table, p.azimuths, p.emission, p.horizon)
-        gain = jnp.exp(unknowns.overall[0]) * p.instrument.relative_gain(microscope).astype(signal.dtype)
-        return self._recorded(signal, unknowns, microscope), change * gain[None, :, None, None]
+        signal, change = slope_response(surface, table, p.azimuths, model.emission, p.horizon)
+        gain = jnp.exp(unknowns.overall[0]) * p.instrument.relative_gain(model).astype(signal.dtype)
+        return self._recorded(signal, unknowns, model), change * gain[None, :, None, None]
 
     def hidden(self, unknowns: Unknowns) -> SignalStack:
         """Share of each segment's signal that the relief around a pixel takes away."""
         p = self.problem
-        table = p.instrument.table(p.instrument.shifted(unknowns.overall[1:])).of_part(self.centre_mm)
+        model = p.instrument.shifted(unknowns.overall[1:])
+        table = p.instrument.table(model).of_part(self.centre_mm)
         surface = self._surface(unknowns)
-        seen = render(surface, table, p.azimuths, None, p.emission, p.horizon)
-        free = render(Facets.of(surface), table, p.azimuths, None, p.emission, NoRelief())
+        seen = render(surface, table, p.azimuths, None, model.emission, p.horizon)
+        free = render(Facets.of(surface), table, p.azimuths, None, model.emission, NoRelief())
         return 1.0 - seen / jnp.where(free > 0, free, 1.0)
 
     def one_sided(self, level: SignalStack) -> SignalStack:
@@ -229,10 +229,12 @@ class _Window(eqx.Module):
         """Half the sum over the tile's own pixels of the robust squared residual, and the sum of the plain one."""
         residual = self.one_sided(level)
         precision = self._precision(residual)
-        pulled = jnp.einsum("yxkl,lyx->kyx", precision, residual)
-        square = jnp.sum(pulled * residual, axis=0)
-        along = jnp.sum(pulled * level, axis=0)
-        square = square - along**2 * self._variance_of_share(level, precision)
+        share = self._share(level, residual, precision)
+        left = residual - share[None] * level
+        spread = self.problem.spread.astype(level.dtype)
+        taken = jnp.where(spread > 0, share / jnp.where(spread > 0, spread, 1.0), 0.0)
+        # A sum of squares, where the difference above would cancel and could come out negative.
+        square = jnp.einsum("kyx,yxkl,lyx->yx", left, precision, left) + taken**2
         square = jnp.where(self.own, square, 0.0)
         limit = self.problem.outlier
         beyond = square > limit**2
@@ -252,7 +254,9 @@ class _Window(eqx.Module):
 
     def own_brightness(self, level: SignalStack, residual: SignalStack) -> Map:
         """By which share a pixel is brighter than the image as a whole, as its own levels tell."""
-        precision = self._precision(residual)
+        return self._share(level, residual, self._precision(residual))
+
+    def _share(self, level: SignalStack, residual: SignalStack, precision: Precision) -> Map:
         along = jnp.einsum("kyx,yxkl,lyx->yx", residual, precision, level)
         return along * self._variance_of_share(level, precision)
 

@@ -20,7 +20,6 @@ from jaxtyping import Array
 
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, whole_number
 from eclipsjax.imaging.blur import FWHM_PER_SIGMA, GaussianBlur
-from eclipsjax.imaging.sensitivity import read_number
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
@@ -40,7 +39,7 @@ from eclipsjax.inverse.reconstruction import Outcome
 from eclipsjax.inverse.smoothness import EdgePreserving
 from eclipsjax.inverse.tiles import Tiles
 from eclipsjax.inverse.uncertain import Instrument
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.horizon import HardHorizon
 
 # How far to look for what hides the detector: the first of these that the relief cannot pass.
@@ -150,23 +149,21 @@ class _Search:
         level = measurement.level
         dtype = level.dtype
         brightness = jnp.median(slopes.brightness)
-        emission = Lambertian() if emission is None else emission
-        instrument = Instrument.of(scope, dict(method.uncertain), field_mm)
+        instrument = Instrument.of(scope, dict(method.uncertain), field_mm, emission)
         quiet = float(jnp.min(measurement.noise.additive_std) / jnp.mean(level)) < _QUIET
         azimuths = (_MANY if quiet else _FEW) if method.azimuths is None else method.azimuths
-        flat = flat_response(instrument.nominal, emission)[:, 0, 0, 0].astype(dtype)
+        flat = flat_response(instrument.nominal, instrument.model.emission)[:, 0, 0, 0].astype(dtype)
         self.problem = Problem(
             measurement=measurement,
             reference=jnp.broadcast_to((brightness * flat)[:, None, None], level.shape),
             pixel_size_nm=jnp.asarray(pixel_size_nm, dtype),
             instrument=instrument,
-            emission=emission,
             horizon=HardHorizon(radius_px=1),
             blur=blur,
             spread=_spread(slopes, measurement, method).astype(dtype),
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
-            slope_std=_slope_std(measurement, instrument, emission, brightness),
+            slope_std=_slope_std(measurement, instrument, brightness),
             azimuths=azimuths,
             window=level.shape[1:],
         )
@@ -269,7 +266,7 @@ class _Search:
         )  # fmt: skip
         noise = jnp.broadcast_to(problem.measurement.noise.additive_std, (residual.shape[0],))
         overall, covariance = np.asarray(unknowns.overall, float), np.asarray(metric.covariance, float)
-        scope = problem.instrument.shifted(unknowns.overall[1:])
+        scope = problem.instrument.shifted(unknowns.overall[1:]).scope
         return Found(
             height_nm=unknowns.height_nm - jnp.mean(unknowns.height_nm),
             height_std_nm=std[0],
@@ -319,9 +316,10 @@ def _brightness_noise(measurement: Measurement) -> Scalar:
     return 1.0 / jnp.sqrt(jnp.sum(mean**2 / (std**2 + counted)))
 
 
-def _slope_std(measurement: Measurement, instrument: Instrument, emission: Any, brightness: Scalar) -> Scalar:
+def _slope_std(measurement: Measurement, instrument: Instrument, brightness: Scalar) -> Scalar:
     """Noise of a level pixel's slope, root mean square of both directions."""
-    response = flat_response(instrument.nominal, emission)[:, :, 0, 0].astype(brightness.dtype) * brightness
+    response = flat_response(instrument.nominal, instrument.model.emission)[:, :, 0, 0].astype(brightness.dtype)
+    response = response * brightness
     precision = measurement.noise.precision(response[:, :1, None])[0, 0]
     information = response[:, 1:].T @ precision @ response[:, 1:]
     return jnp.sqrt(0.5 * jnp.trace(jnp.linalg.inv(information)))
@@ -331,6 +329,9 @@ def _solved(instrument: Instrument, shifts: np.ndarray, covariance: np.ndarray) 
     """Value and standard deviation of each number that was solved along."""
     std = np.asarray(instrument.std, float)
     return {
-        name: (read_number(instrument.scope, name) + shifts[k] * std[k], math.sqrt(max(covariance[k, k], 0.0)) * std[k])
+        name: (
+            float(instrument.value(name) + shifts[k] * std[k]),
+            float(math.sqrt(max(covariance[k, k], 0.0)) * std[k]),
+        )
         for k, name in enumerate(instrument.names)
     }
