@@ -59,6 +59,11 @@ from eclipsjax.instrument.acceptance import (
     acceptance as acceptance,
 )
 from eclipsjax.instrument.aim import aim as aim
+from eclipsjax.instrument.calibration_note import (
+    CalibrationNote as CalibrationNote,
+    load_calibration as load_calibration,
+    save_calibrated as save_calibrated,
+)
 from eclipsjax.instrument.chamber import Cartesian as Cartesian
 from eclipsjax.instrument.electrostatics import Axisymmetric as Axisymmetric, solve_field as solve_field
 from eclipsjax.instrument.field import UniformField as UniformField
@@ -72,6 +77,8 @@ from eclipsjax.instrument.microscope import (
 from eclipsjax.instrument.scope_file import load_microscope as load_microscope, save_microscope as save_microscope
 from eclipsjax.instrument.spectrum import Spectrum as Spectrum
 from eclipsjax.instrument.trajectories import Flight as Flight, emission_direction as emission_direction, trace as trace
+from eclipsjax.inverse.calibrate import Dark as Dark, Flat as Flat, Shape as Shape, calibrate as calibrate
+from eclipsjax.inverse.calibration import Calibration as Calibration
 from eclipsjax.inverse.height_std import height_std as height_std
 from eclipsjax.inverse.integrate import (
     Integration as Integration,

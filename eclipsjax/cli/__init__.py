@@ -1,5 +1,5 @@
-"""The command line: `eclipsjax demo`, `eclipsjax simulate`, `eclipsjax scope new | check | show`, `eclipsjax info`,
-`eclipsjax train depth`.
+"""The command line: `eclipsjax demo`, `eclipsjax reconstruct`, `eclipsjax calibrate`, `eclipsjax simulate`,
+`eclipsjax info`, `eclipsjax scope new | check | show`, `eclipsjax train depth`.
 
 The commands' modules are light; what is heavy (matplotlib, tifffile, the solvers) they import when they run.
 """
@@ -17,8 +17,10 @@ import numpy as np
 from eclipsjax import __version__
 from eclipsjax._types import InputError
 from eclipsjax.cli._running import remembering_ctrl_c
+from eclipsjax.cli.calibrate import calibrate
 from eclipsjax.cli.demo import demo
 from eclipsjax.cli.info import info
+from eclipsjax.cli.reconstruct import reconstruct
 from eclipsjax.cli.scope import scope
 from eclipsjax.cli.simulate import simulate
 from eclipsjax.cli.train import train
@@ -29,10 +31,10 @@ INPUT_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="eclipsjax", message="%(prog)s %(version)s")
 def commands() -> None:
-    """From height maps to the images of a segmented backscattered-electron detector."""
+    """From the images of a segmented backscattered-electron detector to heights in nanometres, and back."""
 
 
-for _command in (demo, simulate, scope, info, train):
+for _command in (demo, reconstruct, calibrate, simulate, info, scope, train):
     commands.add_command(_command)
 
 

@@ -123,6 +123,11 @@ def stop_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
+def forget_ctrl_c() -> None:
+    """After work that Ctrl-C ended early and that kept its results: the command goes on."""
+    _ctrl_c.clear()
+
+
 class Stages:
     """A progress bar over named stages of work, with a clock that runs while a stage computes."""
 
@@ -160,6 +165,10 @@ class Stages:
         stop_if_interrupted()
         self._bar.update()
         return result
+
+    def doing(self, what: str) -> None:
+        """What the stage is at, beside its bar."""
+        self._bar.set_description_str(what)
 
     def note(self, sentence: str) -> None:
         """One line on stderr, above the bar."""

@@ -16,6 +16,8 @@ from eclipsjax._types import InputError, as_real, concrete
 from eclipsjax.instrument.microscope import Beam, Column, Detector, Microscope, Segments
 
 HEADER_KEY, HEADER_VALUE = "eclipsjax", "microscope 1"
+# An optional section, written and read by `calibration_note`.
+CALIBRATION_KEY = "calibration"
 
 # What stands behind each key in a written file.
 _NOTES = {
@@ -72,13 +74,21 @@ def load_microscope(path: str | os.PathLike) -> Microscope:
     Gradient: none (a file holds plain numbers); with respect to what was read, as everywhere.
     """
     path = Path(path)
+    return microscope_from_yaml(_read_text(path), name=str(path))
+
+
+def read_group(path: Path) -> Group:
+    """The whole file as one group of keys. Raises `InputError`."""
+    return Group(_parse(_read_text(path), str(path)), str(path), "")
+
+
+def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: write one with save_microscope(scope, path).") from None
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as a microscope's YAML text: {error}.") from None
-    return microscope_from_yaml(text, name=str(path))
 
 
 def save_microscope(scope: Microscope, path: str | os.PathLike, force: bool = False) -> None:
@@ -86,7 +96,12 @@ def save_microscope(scope: Microscope, path: str | os.PathLike, force: bool = Fa
 
     Gradient: none (a file holds plain numbers).
     """
-    path, text = Path(path), microscope_to_yaml(scope)
+    write_scope_text(microscope_to_yaml(scope), path, force)
+
+
+def write_scope_text(text: str, path: str | os.PathLike, force: bool) -> None:
+    """Write a microscope's file; an existing one is replaced only with `force`."""
+    path = Path(path)
     if path.exists() and not force:
         raise InputError(f"{path} already exists: choose another name or allow overwriting with force.")
     try:
@@ -135,8 +150,9 @@ def _number_text(leaf: Any) -> str:
 
 def microscope_from_yaml(text: str, name: str = "the microscope's YAML text") -> Microscope:
     """The microscope that `text` describes; `name` stands for it in error messages. Raises `InputError`."""
-    root = _Group(_parse(text, name), name, "")
-    root.check_keys((HEADER_KEY, "beam", "detector", "column"), (HEADER_KEY, "beam", "detector", "column"))
+    root = Group(_parse(text, name), name, "")
+    required = (HEADER_KEY, "beam", "detector", "column")
+    root.check_keys((*required, CALIBRATION_KEY), required)
     header, line = root.text(HEADER_KEY)
     if header != HEADER_VALUE:
         raise InputError(f"{name}, line {line}: '{HEADER_KEY}: {header}' is not '{HEADER_KEY}: {HEADER_VALUE}'.")
@@ -159,13 +175,13 @@ def _fields(record: type) -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(record)}
 
 
-def _record_of(record: type, group: _Group) -> Any:
+def _record_of(record: type, group: Group) -> Any:
     fields = _fields(record)
     group.check_keys(tuple(fields), (k for k, f in fields.items() if f.default is dataclasses.MISSING))
     return record(**{key: group.number(key) for key in fields if key in group.nodes})
 
 
-def _segments(detector: _Group) -> Segments:
+def _segments(detector: Group) -> Segments:
     keys = tuple(_NOTES["segments"])
     rows: list[dict[str, float]] = []
     names: dict[str, int] = {}
@@ -206,7 +222,7 @@ def _parse(text: str, name: str) -> yaml.Node:
     return node
 
 
-class _Group:
+class Group:
     """One mapping of the file: its values by key, and where they stand."""
 
     def __init__(self, node: yaml.Node, file: str, path: str):
@@ -264,15 +280,27 @@ class _Group:
         return node
 
     def number(self, key: str) -> float:
-        node = self._scalar(key, "one number")
+        return self._plain(key, self._scalar(key, "one number"))
+
+    def numbers(self, key: str) -> tuple[float, ...]:
+        """One number, or a list of them."""
+        node = self.nodes[key]
+        if not isinstance(node, yaml.SequenceNode):
+            return (self.number(key),)
+        return tuple(self._plain(key, item) for item in node.value)
+
+    def _plain(self, key: str, node: yaml.Node) -> float:
+        plain = isinstance(node, yaml.ScalarNode) and not node.style
         try:
-            value = float("quoted" if node.style else node.value)
+            value = float(node.value if plain else "quoted")
         except ValueError:
             value = math.nan
         if not math.isfinite(value):
-            shown = f"{node.style}{node.value}{node.style}" if node.style in ("'", '"') else node.value or "empty"
+            mark = getattr(node, "style", "") or ""
+            shown = f"{mark}{node.value}{mark}" if mark in ("'", '"', "") else node.value
             raise InputError(
-                f"{self.file}, line {self.lines[key]}: {self.at(key)} is {shown}: give a plain number{_unit_hint(key)}."
+                f"{self.file}, line {self.lines[key]}: {self.at(key)} is {shown or 'empty'}: give a plain number"
+                f"{_unit_hint(key)}."
             )
         return value
 
@@ -282,17 +310,17 @@ class _Group:
             raise InputError(f"{self.file}, line {self.lines[key]}: {self.at(key)} is empty: give it a word.")
         return node.value, self.lines[key]
 
-    def group(self, key: str) -> _Group:
-        return _Group(self.nodes[key], self.file, self.at(key))
+    def group(self, key: str) -> Group:
+        return Group(self.nodes[key], self.file, self.at(key))
 
-    def groups(self, key: str) -> list[_Group]:
+    def groups(self, key: str) -> list[Group]:
         node = self.nodes[key]
         if not isinstance(node, yaml.SequenceNode) or not node.value:
             raise InputError(
                 f"{self.file}, line {self.lines[key]}: {self.at(key)} must be a list of segments, "
                 "each beginning with '- name: ...'."
             )
-        return [_Group(item, self.file, f"{self.at(key)}[{k}]") for k, item in enumerate(node.value)]
+        return [Group(item, self.file, f"{self.at(key)}[{k}]") for k, item in enumerate(node.value)]
 
 
 def _unit_hint(key: str) -> str:

@@ -239,7 +239,8 @@ def _block_means(images: SignalStack, down: int, across: int) -> tuple[Float[Arr
     return means, jnp.broadcast_to((noise / np.sqrt(high * wide))[:, None, None], means.shape)
 
 
-def _flat_signal(scope: Microscope, emission: EmissionLaw | None) -> np.ndarray:
+def flat_signal(scope: Microscope, emission: EmissionLaw | None) -> np.ndarray:
+    """Signal of a level pixel in every segment."""
     level = jnp.zeros((1, 1))
     table = acceptance(scope)
     return np.asarray(render(Facets.isolated(level, level), table, _AZIMUTHS, None, emission, NoRelief())[:, 0, 0])
@@ -250,7 +251,7 @@ def _roughly_scaled(scope: Microscope, frames: tuple[Frame, ...], emission: Emis
     lit = [frame for frame in frames if not isinstance(frame, Dark)]
     if not lit:
         return scope
-    signal = _flat_signal(scope, emission)
+    signal = flat_signal(scope, emission)
     grey = np.asarray(jnp.mean(lit[0].images, axis=(1, 2)))
     dark = next((np.asarray(jnp.mean(f.images, axis=(1, 2))) for f in frames if isinstance(f, Dark)), None)
     segments = scope.detector.segments
@@ -277,7 +278,7 @@ def _with_amplifier(scope: Microscope, uncertain: dict[str, float]) -> dict[str,
     if gain not in stems:
         uncertain[gain] = _WIDE_GAIN * float(np.mean(np.asarray(scope.detector.segments.gain)))
     if pedestal not in stems:
-        uncertain[pedestal] = _WIDE_PEDESTAL * float(np.mean(_flat_signal(scope, None)))
+        uncertain[pedestal] = _WIDE_PEDESTAL * float(np.mean(flat_signal(scope, None)))
     return uncertain
 
 

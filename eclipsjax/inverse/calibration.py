@@ -51,6 +51,11 @@ class Calibration(eqx.Module):
         deviation = np.sqrt(np.diag(np.asarray(self.covariance))) * np.asarray(self.instrument.std)
         return dict(zip(self.instrument.names, deviation.tolist(), strict=True))
 
+    @property
+    def solved(self) -> dict[str, tuple[float, float]]:
+        """Value and standard deviation of each number that was solved for, in its unit."""
+        return {name: (self.instrument.value(name), deviation) for name, deviation in self.std.items()}
+
     def sentences(self) -> list[str]:
         """What the frames do not tell: each combination of numbers whose error they leave (nearly) as it was.
 

@@ -51,12 +51,18 @@ class Measurement(eqx.Module):
         return self.noise.precision(level) * jnp.einsum("kyx,lyx->yxkl", known, known)
 
 
-def measure(images: Any, scope: Microscope, camera: Camera | None = None) -> Measurement:
+def measure(
+    images: Any,
+    scope: Microscope,
+    camera: Camera | None = None,
+    grey_range: tuple[float | None, float | None] | None = None,
+) -> Measurement:
     """The levels behind `images` `(segment, y, x)`: gain and pedestal of `scope` undone, noise estimated or given.
 
     - `camera`: as in `record`: its `counts_per_signal` (1 unless given: then the scope's gains hold the grey levels),
       its noise, and its `bits`, whose lowest and highest grey level are where the range ends. Noise that it does not
       tell is estimated from the images' finest diagonal detail.
+    - `grey_range`: lowest and highest grey level of the digitiser, where that is not 0 and 2**bits - 1 (None: no end).
 
     Raises `InputError` for images that cannot be read as a measurement. Gradient: exact in images, gain and pedestal
     with the noise held fixed.
@@ -68,7 +74,9 @@ def measure(images: Any, scope: Microscope, camera: Camera | None = None) -> Mea
     segments = scope.detector.segments
     scale = as_real(1.0 if camera.counts_per_signal is None else camera.counts_per_signal)
     counts = (scale * segments.gain).astype(images.dtype)
-    below, above = _cut_off(images, camera.bits)
+    if grey_range is None:
+        grey_range = (None, None) if camera.bits is None else (0.0, 2.0**camera.bits - 1.0)
+    below, above = _cut_off(images, grey_range)
     _check_channels(images, below | above, segments.names)
     level = images / counts[:, None, None] + segments.pedestal.astype(images.dtype)[:, None, None]
     return Measurement(level, _noise(level, counts, scope, camera), below, above, counts)
@@ -108,11 +116,10 @@ def check_images(images: Any, scope: Microscope) -> SignalStack:
     return images
 
 
-def _cut_off(images: SignalStack, bits: int | None) -> tuple[Array, Array]:
-    if bits is None:
-        nowhere = jnp.zeros(images.shape, bool)
-        return nowhere, nowhere
-    return images <= 0, images >= 2**bits - 1
+def _cut_off(images: SignalStack, grey_range: tuple[float | None, float | None]) -> tuple[Array, Array]:
+    lowest, highest = grey_range
+    nowhere = jnp.zeros(images.shape, bool)
+    return nowhere if lowest is None else images <= lowest, nowhere if highest is None else images >= highest
 
 
 def _check_channels(images: SignalStack, cut: Array, names: tuple[str, ...]) -> None:

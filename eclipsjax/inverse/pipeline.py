@@ -45,6 +45,7 @@ def reconstruct(
     method: Photometric | Refined | None = None,
     camera: Camera | None = None,
     emission: EmissionLaw | None = None,
+    grey_range: tuple[float | None, float | None] | None = None,
     report: Callable[[Progress], None] | None = None,
 ) -> Reconstruction:
     """Heights in nanometres from the images of a segmented detector, with normals and standard deviations.
@@ -60,6 +61,7 @@ def reconstruct(
     - `camera`: what is known of the recording (see `measure`): grey levels, noise, the bits at whose ends images were
       cut off, blur. Noise is estimated from the images where it does not say.
     - `emission`: the angular law, `Lambertian()` unless given.
+    - `grey_range`: lowest and highest grey level, where images were cut off, if the camera's `bits` do not say.
     - `report`: called after every step of the refinement with a `Progress`.
 
     Returns a `Reconstruction`. An image wider than 10 um sees the detector change across it; that is followed.
@@ -71,7 +73,7 @@ def reconstruct(
     pixel = as_real(pixel_size_nm, "pixel_size_nm")
     check_pixel_size(pixel)
     images = check_images(images, scope)
-    measurement = measure(images, scope, camera)
+    measurement = measure(images, scope, camera, grey_range)
     dtype = measurement.level.dtype
     pixel = pixel.astype(dtype)
     field_mm = _field_mm(images.shape[1:], float(pixel))
@@ -92,11 +94,12 @@ def reconstruct(
         occluded=found.occluded,
         brightness=found.brightness,
         chi_square=jnp.asarray(found.chi_square, dtype),
-        scope=found.scope,
+        scope=scope if found.calibration is None else found.calibration.scope,
         pixel_size_nm=pixel,
         noise=_noise(measurement),
         history=found.history,
-        solved=found.solved,
+        calibration=found.calibration,
+        solved={} if found.calibration is None else found.calibration.solved,
         method=method,
         outcome=found.outcome,
         warnings=(),
@@ -134,6 +137,7 @@ def _closed_form(
         pixel_size_nm=pixel,
         noise=_noise(measurement),
         history=jnp.zeros((0, 2), height.dtype),
+        calibration=None,
         solved={},
         method=method,
         outcome=Outcome.CLOSED_FORM,

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 
 from eclipsjax._types import Map, NormalMap, Scalar, SignalStack
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.inverse.calibration import Calibration
 
 
 class Outcome(enum.Enum):
@@ -34,6 +35,7 @@ class Reconstruction(eqx.Module):
     - `brightness`: `(y, x)` what multiplies the signal, in the levels' units.
     - `chi_square`: mean squared residual per degree of freedom: 1 where the model explains the images.
     - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
+    - `calibration`: the numbers that were solved along, with their covariance; None where there were none.
     - `solved`: name of each instrument number solved along -> (value, standard deviation).
     - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
     - `history`: `(step, 2)` value and chi-square per degree of freedom after each step.
@@ -54,6 +56,7 @@ class Reconstruction(eqx.Module):
     pixel_size_nm: Scalar
     noise: Float[Array, "segment"]
     history: Float[Array, "step 2"]
+    calibration: Calibration | None
     method: Any
     solved: dict[str, tuple[float, float]] = eqx.field(static=True)
     outcome: Outcome = eqx.field(static=True)

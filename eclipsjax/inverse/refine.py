@@ -21,6 +21,7 @@ from jaxtyping import Array
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, whole_number
 from eclipsjax.imaging.blur import FWHM_PER_SIGMA, GaussianBlur
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.inverse.calibration import Calibration, calibrated
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
 from eclipsjax.inverse.measurement import Measurement
@@ -111,8 +112,7 @@ class Found(NamedTuple):
     occluded: Array
     brightness: Map
     chi_square: float
-    scope: Microscope
-    solved: dict[str, tuple[float, float]]
+    calibration: Calibration | None
     history: Array
     outcome: Outcome
 
@@ -265,8 +265,11 @@ class _Search:
             metric, jax.random.key(0), method.draws
         )  # fmt: skip
         noise = jnp.broadcast_to(problem.measurement.noise.additive_std, (residual.shape[0],))
-        overall, covariance = np.asarray(unknowns.overall, float), np.asarray(metric.covariance, float)
-        scope = problem.instrument.shifted(unknowns.overall[1:]).scope
+        chi_square = point.chi_square / max(self._freedom(metric, residual.shape[0]), 1.0)
+        calibration = None
+        if problem.instrument.names:
+            shifts, covariance = unknowns.overall[1:], metric.covariance[1:, 1:]
+            calibration = calibrated(problem.instrument, shifts, covariance, jnp.asarray(chi_square))
         return Found(
             height_nm=unknowns.height_nm - jnp.mean(unknowns.height_nm),
             height_std_nm=std[0],
@@ -274,9 +277,8 @@ class _Search:
             residual=residual / noise[:, None, None].astype(residual.dtype),
             occluded=jnp.max(hidden, axis=0) > _OCCLUDED,
             brightness=jnp.exp(unknowns.overall[0]) * (1.0 + share),
-            chi_square=point.chi_square / max(self._freedom(metric, residual.shape[0]), 1.0),
-            scope=scope,
-            solved=_solved(problem.instrument, overall[1:], covariance[1:, 1:]),
+            chi_square=chi_square,
+            calibration=calibration,
             history=jnp.asarray(np.asarray(self.history), residual.dtype),
             outcome=outcome,
         )
@@ -323,15 +325,3 @@ def _slope_std(measurement: Measurement, instrument: Instrument, brightness: Sca
     precision = measurement.noise.precision(response[:, :1, None])[0, 0]
     information = response[:, 1:].T @ precision @ response[:, 1:]
     return jnp.sqrt(0.5 * jnp.trace(jnp.linalg.inv(information)))
-
-
-def _solved(instrument: Instrument, shifts: np.ndarray, covariance: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Value and standard deviation of each number that was solved along."""
-    std = np.asarray(instrument.std, float)
-    return {
-        name: (
-            float(instrument.value(name) + shifts[k] * std[k]),
-            float(math.sqrt(max(covariance[k, k], 0.0)) * std[k]),
-        )
-        for k, name in enumerate(instrument.names)
-    }

@@ -1,0 +1,175 @@
+"""`eclipsjax reconstruct`: segment images and a microscope's file in, heights in nanometres out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from eclipsjax.cli._folder import keep_inputs, results_folder
+from eclipsjax.cli._running import (
+    Stages,
+    finite,
+    force_option,
+    forget_ctrl_c,
+    open_in_browser,
+    prepare_libraries,
+    progress_option,
+    stop_if_interrupted,
+    tell,
+)
+
+if TYPE_CHECKING:
+    from eclipsjax.cli._images import Measured
+    from eclipsjax.inverse.reconstruction import Reconstruction
+
+EXPORTS = ("gwy", "nc", "stl", "ply", "glb")
+STAGES = ["read", "reconstruct", "write", "page"]
+
+
+@click.command()
+@click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
+@click.option(
+    "--microscope",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The microscope's YAML file (eclipsjax scope new).",
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
+@click.option("--pixel-size-nm", type=float, callback=finite, help="Nanometres per pixel, where the files do not say.")
+@click.option(
+    "--method",
+    type=click.Choice(["refined", "photometric"]),
+    default="refined",
+    show_default=True,
+    help="Through the exact simulator, or in closed form (a second; nothing hidden).",
+)
+@click.option(
+    "--solve",
+    multiple=True,
+    metavar="NAME=STD",
+    help="A number of the microscope that is only known within STD and is solved along; may be given several times. A "
+    "calibrated file's numbers are solved along by themselves.",
+)
+@click.option("--iterations", type=click.IntRange(1, 1000), default=30, show_default=True, help="Most steps (refined).")
+@click.option("--export", "exports", type=click.Choice(EXPORTS), multiple=True, help="Heights in this format, too.")
+@click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
+@force_option
+@progress_option
+def reconstruct(
+    images: tuple[Path, ...],
+    microscope: Path,
+    output: Path,
+    pixel_size_nm: float | None,
+    method: str,
+    solve: tuple[str, ...],
+    iterations: int,
+    exports: tuple[str, ...],
+    show: bool,
+    force: bool,
+    progress: bool | None,
+) -> None:
+    """Heights from the IMAGEs of all segments: one file for each (.tif, .png, .npy), or one that holds them all.
+
+    Writes height.npz (heights and standard deviations), height.tif, normals.png, profile.csv, scope.yaml and a page,
+    index.html. Ctrl-C while it refines keeps the best heights so far.
+    """
+    prepare_libraries()
+    from eclipsjax.cli._images import read_measured, solved_along
+
+    inputs = (*images, microscope)
+    keep_inputs(output, inputs, file_names(exports))
+    with Stages(STAGES, progress) as stages:
+        measured = stages.run("read", read_measured, images, microscope, pixel_size_nm, stages.note)
+        for sentence in measured.warnings:
+            stages.note(f"warning: {sentence}")
+        solved = solved_along(solve) or ({} if measured.note is None else dict(measured.note.std))
+        with results_folder(output, force, inputs) as folder:
+            result = stages.run("reconstruct", _reconstruct, measured, method, iterations, solved, stages)
+            stages.note(f"{result.sentence} chi-square {float(result.chi_square):.3g} per degree of freedom.")
+            stages.run("write", write_results, result, folder, exports)
+            title = f"{images[0].stem} and {len(measured.set.names) - 1} more segments"
+            stages.run("page", write_page, result, measured.set.images, folder, title, measured.files)
+    page = output / "index.html"
+    tell(f"{'opened' if show and open_in_browser(page) else 'open'} {page.resolve()}")
+
+
+def file_names(exports: tuple[str, ...] = ()) -> list[str]:
+    """All files that `write_results` and `write_page` write."""
+    fixed = ["height.npz", "height.tif", "normals.png", "profile.csv", "scope.yaml", "index.html"]
+    return [*fixed, *(f"height.{kind}" for kind in exports)]
+
+
+def _reconstruct(
+    measured: Measured, method: str, iterations: int, solved: dict[str, float], stages: Stages
+) -> Reconstruction:
+    import dataclasses
+
+    from eclipsjax.imaging.camera import Camera
+    from eclipsjax.inverse.pipeline import Photometric, reconstruct
+    from eclipsjax.inverse.refine import Progress, Refined
+
+    def report(step: Progress) -> None:
+        stages.doing(f"step {step.step}, chi-square {step.chi_square:.4g}")
+        stop_if_interrupted()
+
+    chosen = Photometric() if method == "photometric" else Refined(iterations=iterations, uncertain=solved)
+    result = reconstruct(
+        measured.set.images,
+        measured.set.pixel_size_nm,
+        measured.scope,
+        chosen,
+        camera=Camera(measured.counts_per_signal),
+        grey_range=measured.grey_range,
+        report=report,
+    )
+    forget_ctrl_c()
+    return dataclasses.replace(result, warnings=(*measured.warnings, *result.warnings))
+
+
+def write_results(result: Reconstruction, folder: Path, exports: tuple[str, ...] = ()) -> None:
+    """Heights, normals, a profile along the steepest direction, and the microscope as it was used."""
+    import numpy as np
+
+    from eclipsjax import __version__
+    from eclipsjax.instrument.scope_file import save_microscope
+    from eclipsjax.io.export import export_height, export_normals, export_profile
+    from eclipsjax.report.figures import sample_map, steepest_azimuth_deg
+    from eclipsjax.report.maps import profile_line
+    from eclipsjax.specimen.surface import Surface
+
+    height, pixel = np.asarray(result.height_nm), float(result.pixel_size_nm)
+    notes: dict[str, Any] = {
+        "made_by": f"eclipsjax {__version__}",
+        "method": type(result.method).__name__,
+        "outcome": result.sentence,
+        "chi_square_per_degree_of_freedom": float(result.chi_square),
+        "warnings": list(result.warnings),
+    }
+    std = np.asarray(result.height_std_nm)
+    for kind in ("npz", "tif", *exports):
+        holds_std = kind not in ("tif", "stl")
+        export_height(
+            height,
+            pixel,
+            folder / f"height.{kind}",
+            height_std_nm=std if holds_std else None,
+            notes=None if kind == "stl" else notes,
+        )
+    export_normals(np.asarray(result.normals), folder / "normals.png")
+    azimuth = steepest_azimuth_deg(Surface(result.height_nm, result.pixel_size_nm))
+    column, row, distance = profile_line(height.shape, azimuth)
+    columns = {"height_nm": sample_map(height, column, row), "height_std_nm": sample_map(std, column, row)}
+    export_profile(distance * pixel, columns, folder / "profile.csv")
+    save_microscope(result.scope, folder / "scope.yaml")
+
+
+def write_page(
+    result: Reconstruction, images: Any, folder: Path, title: str, files: Any = (), truth_nm: Any = None
+) -> None:
+    """`index.html`."""
+    from eclipsjax.report.reconstruction_page import reconstruction_page
+
+    text = reconstruction_page(result, images, title, files=files, truth_nm=truth_nm)
+    (folder / "index.html").write_text(text, encoding="utf-8")
