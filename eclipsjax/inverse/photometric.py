@@ -179,7 +179,8 @@ def _gauss_newton(slopes, measurement, table, emission, pixel_size_nm):
     shorter = jnp.minimum(1.0, limit / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
     new = slope_x + shorter * step[..., 1], slope_y + shorter * step[..., 2], brightness + step[..., 0]
     marginal = level_precision_of(measurement, brightness[None] * signal)
-    information = jnp.einsum("ikyx,yxkl,jlyx->yxij", change * brightness, marginal, change * brightness)
+    response = change * brightness[None, None]
+    information = jnp.einsum("ikyx,yxkl,jlyx->yxij", response, marginal, response)
     return new, information
 
 

@@ -21,6 +21,7 @@ from eclipsjax.inverse.measurement import Measurement, check_images, measure
 from eclipsjax.inverse.photometric import Slopes, photometric_slopes
 from eclipsjax.inverse.reconstruction import Outcome, Reconstruction
 from eclipsjax.inverse.refine import Progress, Refined, refine
+from eclipsjax.inverse.swapped import check_swapped
 from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.surface import Surface, check_pixel_size
 
@@ -78,6 +79,7 @@ def reconstruct(
     pixel = pixel.astype(dtype)
     field_mm = _field_mm(images.shape[1:], float(pixel))
     table = acceptance(scope, field_mm=field_mm)
+    check_swapped(measurement, table, emission, pixel)
     slopes = photometric_slopes(measurement, table, emission, getattr(method, "rounds", None), pixel)
     integrator = method.integrator if isinstance(method, Photometric) else Poisson()
     height = integrate(slopes.slope_x, slopes.slope_y, pixel, integrator)

@@ -37,8 +37,8 @@ def is_strip(shape: tuple[int, ...]) -> bool:
 def draw_map(
     axes: Axes, values: Any, pixel_size_nm: float, bar: bool = True, fontsize: float = 10.0, **how: Any
 ) -> Any:
-    """A map `(y, x)` without ticks, with a scale bar unless `bar` is False; returns the image."""
-    rows, columns = np.shape(values)
+    """A map `(y, x)`, or colours `(y, x, 3)`, no ticks, with a scale bar unless `bar` is False; returns the image."""
+    rows, columns = np.shape(values)[:2]
     extent = (0, columns * pixel_size_nm, rows * pixel_size_nm, 0)
     image = axes.imshow(np.asarray(values), extent=extent, origin="upper", **how)
     axes.set(xticks=[], yticks=[])
@@ -78,7 +78,8 @@ def draw_height(axes: Axes, surface: Surface, azimuth_deg: float | None = None) 
         bar = axes.figure.colorbar(image, ax=axes, location=side, fraction=0.05, pad=0.06, aspect=40)
     else:
         bar = axes.figure.colorbar(image, cax=axes.inset_axes((1.03, 0, 0.045, 1)))
-    bar.set_label("height above the lowest point (nm)")
+    # Beside low maps there is no room for more words.
+    bar.set_label("height above the lowest point (nm)" if 2 * rows > columns else "height (nm)")
     title = f"Height: {length_text(columns * pixel)} x {length_text(rows * pixel)}, {pixel:.4g} nm pixels"
     tall = is_strip(height.shape) and rows > columns
     (axes.figure.suptitle if tall else axes.set_title)(title, fontsize=10)

@@ -61,40 +61,60 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Markup:
+    """HTML that this package wrote itself. What a user typed must have been escaped before it gets in here."""
+
+    html: str
+
+
+Part = str | Picture | Table | Markup
+
+
+@dataclass(frozen=True)
 class Section:
-    """A heading, and what stands under it: strings are paragraphs, the rest pictures and tables, in order."""
+    """A heading, and what stands under it: strings are paragraphs, the rest pictures, tables, markup, in order."""
 
     title: str
-    parts: Sequence[str | Picture | Table]
+    parts: Sequence[Part]
 
 
-def page(title: str, lead: str, sections: Sequence[Section], footer: str) -> str:
-    """The HTML text of a whole page. Everything given is text, not markup: it is escaped."""
+def page(title: str, lead: str, sections: Sequence[Section], footer: str, style: str = "", script: str = "") -> str:
+    """The HTML text of a whole page. Everything given is text, not markup: it is escaped.
+
+    Except `Markup`, and `style` and `script`, which this package wrote: further CSS, and JavaScript run at the end.
+    """
     body = "\n".join(_section(section) for section in sections)
     return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_escaped(title)}</title>\n'
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escaped(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{_escaped(title)}</h1>\n"
-        f'<p class="lead">{_escaped(lead)}</p>\n{body}\n<footer>{_escaped(footer)}</footer>\n'
-        "</main>\n</body>\n</html>\n"
+        f"<style>{_STYLE}{style}</style>\n</head>\n<body>\n<main>\n<h1>{escaped(title)}</h1>\n"
+        f'<p class="lead">{escaped(lead)}</p>\n{body}\n<footer>{escaped(footer)}</footer>\n'
+        f"</main>\n{_script(script)}</body>\n</html>\n"
     )
 
 
-def _escaped(text: str) -> str:
+def _script(code: str) -> str:
+    return f"<script>\n{code}</script>\n" if code else ""
+
+
+def escaped(text: str) -> str:
     """Text as markup; halves of surrogate pairs (from file names that are not UTF-8) as the mark for the unreadable."""
     return html.escape(re.sub("[\ud800-\udfff]", "\ufffd", text))
 
 
 def _section(section: Section) -> str:
-    parts = "\n".join(_part(part) for part in section.parts)
-    return f"<section>\n<h2>{_escaped(section.title)}</h2>\n{parts}\n</section>"
+    parts = "\n".join(part_html(part) for part in section.parts)
+    return f"<section>\n<h2>{escaped(section.title)}</h2>\n{parts}\n</section>"
 
 
-def _part(part: str | Picture | Table) -> str:
+def part_html(part: Part) -> str:
+    """One part of a section as HTML."""
+    if isinstance(part, Markup):
+        return part.html
     if isinstance(part, str):
-        return f"<p>{_escaped(part)}</p>"
+        return f"<p>{escaped(part)}</p>"
     if isinstance(part, Picture):
-        data, caption = base64.b64encode(part.png).decode("ascii"), _escaped(part.caption)
+        data, caption = base64.b64encode(part.png).decode("ascii"), escaped(part.caption)
         image = f'<img alt="{caption}" src="data:image/png;base64,{data}">'
         return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
     rows = [_row("th", part.head, part.numbers), *(_row("td", row, part.numbers) for row in part.rows)]
@@ -103,7 +123,7 @@ def _part(part: str | Picture | Table) -> str:
 
 def _row(tag: str, cells: Sequence[str], numbers: Sequence[int]) -> str:
     marks = [' class="number"' if k in numbers else "" for k in range(len(cells))]
-    return "<tr>" + "".join(f"<{tag}{m}>{_escaped(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}{m}>{escaped(c)}</{tag}>" for m, c in zip(marks, cells, strict=True)) + "</tr>"
 
 
 def instrument_tables(scope: Microscope) -> list[Table]:

@@ -1,0 +1,90 @@
+"""Whether two images were given for each other's segments: exchanged, they would hang together better.
+
+Two things betray a swap: levels that no slope explains (the closed form's residual), and slopes whose sums around
+four pixels do not close. Opposite segments of a four-quadrant detector leave the residual alone and mirror one slope,
+so that only the loops tell.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from eclipsjax._types import InputError
+from eclipsjax.imaging.fisher import LevelNoise
+from eclipsjax.instrument.acceptance import AcceptanceTable
+from eclipsjax.inverse.integrators.links import loop_sums
+from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.photometric import photometric_slopes
+from eclipsjax.specimen.emission import EmissionLaw
+
+# Pixels along each side that are looked at. A swap is believed if it takes away this share of what exceeds the noise,
+# which must be so many standard deviations of a sum of squares and so much of what noise alone leaves.
+_SIDE, _TAKEN, _SIGMAS, _LEAST = 128, 0.5, 10.0, 0.03
+# What hidden parts of the detector do to levels, as a share: noise below that is no measure.
+_MODEL_ERROR = 0.03
+# Residuals beyond so many standard deviations count no more: what the relief hides is no swap.
+_OUTLIER = 4.0
+
+
+def check_swapped(
+    measurement: Measurement, table: AcceptanceTable, emission: EmissionLaw | None = None, pixel_size_nm: Any = 1.0
+) -> None:
+    """Raise `InputError` where exchanging two images explains them far better, naming the pair. Gradient: none."""
+    rows, columns = measurement.level.shape[1:]
+    top, left = max((rows - _SIDE) // 2, 0), max((columns - _SIDE) // 2, 0)
+    part = jax.tree.map(lambda v: v[:, top : top + _SIDE, left : left + _SIDE] if v.ndim == 3 else v, measurement)
+    part = dataclasses.replace(part, noise=_at_least(part, _MODEL_ERROR))
+    count = len(table.names)
+    pairs = list(itertools.combinations(range(count), 2))
+    orders = [list(range(count))]
+    for j, k in pairs:
+        order = list(range(count))
+        order[j], order[k] = k, j
+        orders.append(order)
+    scores = np.array([float(_misfit(_ordered(part, order), table, emission, pixel_size_nm)) for order in orders])
+    best = int(np.argmin(scores))
+    pixels = part.level[0].size
+    of_noise = pixels * (count - 2)
+    taken = scores[0] - scores[best]
+    clear = taken > max(_SIGMAS * np.sqrt(2.0 * of_noise), _LEAST * of_noise)
+    if best and clear and taken > _TAKEN * (scores[0] - of_noise):
+        alike = [pair for pair, score in zip(pairs, scores[1:], strict=True) if score - scores[best] < 0.1 * taken]
+        said = " or ".join(f"{table.names[j]} and {table.names[k]}" for j, k in alike)
+        raise InputError(
+            f"the images of segments {said} look swapped: exchanged they disagree {taken / (scores[0] - of_noise):.0%} "
+            "less beyond the noise; give the files in the microscope's order, or correct the azimuths in its file."
+        )
+
+
+def _at_least(measurement: Measurement, share: float) -> LevelNoise:
+    noise = measurement.noise
+    least = share * jnp.mean(jnp.abs(measurement.level), axis=(1, 2))
+    return LevelNoise(jnp.maximum(noise.additive_std, least), noise.electrons, noise.common)
+
+
+def _ordered(measurement: Measurement, order: list[int]) -> Measurement:
+    """As if the images had been given in another order; their noise goes with them."""
+    place = np.array(order)
+    return jax.tree.map(lambda v: v[place] if v.ndim and v.shape[0] == len(order) else v, measurement)
+
+
+def _misfit(measurement: Measurement, table: AcceptanceTable, emission: Any, pixel_size_nm: Any) -> Array:
+    slopes = photometric_slopes(measurement, table, emission, 0, pixel_size_nm)
+    return _score(slopes.chi_square, slopes.slope_x, slopes.slope_y, slopes.covariance)
+
+
+@jax.jit
+def _score(chi_square, slope_x, slope_y, covariance) -> Float[Array, ""]:
+    loops = loop_sums(slope_x, slope_y)
+    variance = jnp.median(covariance[..., 0, 0] + covariance[..., 1, 1])
+    # A loop sums half of each of eight slopes.
+    of_loops = loops**2 / variance
+    limit = _OUTLIER**2
+    return jnp.sum(jnp.minimum(chi_square, limit)) + jnp.sum(jnp.minimum(of_loops, limit))
