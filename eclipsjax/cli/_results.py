@@ -1,4 +1,4 @@
-"""Simulate a surface and write all about it: signals, images, pictures, page. What `demo` and `simulate` share."""
+"""Simulate a surface and write all about it: signals, images, pictures, page."""
 
 from __future__ import annotations
 
@@ -106,6 +106,15 @@ def write_data(result: Simulation, folder: Path) -> None:
         azimuths=result.settings.azimuths,
         radius_px=result.settings.radius_px,
     )
+    write_images(result, folder)
+
+
+def write_images(result: Simulation, folder: Path) -> None:
+    """One TIFF per segment."""
+    from eclipsjax.report.figures import segment_azimuths_deg
+
+    pixel, names = float(result.surface.pixel_size_nm), result.table.names
+    azimuths = segment_azimuths_deg(result.scope.detector.segments)
     for k, file in enumerate(image_files(names)):
         notes = {
             "eclipsjax": "image 1",

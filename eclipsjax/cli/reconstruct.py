@@ -52,7 +52,7 @@ STAGES = ["read", "reconstruct", "write", "page"]
     help="A number of the microscope that is only known within STD and is solved along; may be given several times. A "
     "calibrated file's numbers are solved along by themselves.",
 )
-@click.option("--iterations", type=click.IntRange(1, 1000), default=30, show_default=True, help="Most steps (refined).")
+@click.option("--iterations", type=click.IntRange(1, 1000), default=40, show_default=True, help="Most steps (refined).")
 @click.option("--export", "exports", type=click.Choice(EXPORTS), multiple=True, help="Heights in this format, too.")
 @click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
 @force_option
@@ -166,10 +166,16 @@ def write_results(result: Reconstruction, folder: Path, exports: tuple[str, ...]
 
 
 def write_page(
-    result: Reconstruction, images: Any, folder: Path, title: str, files: Any = (), truth_nm: Any = None
+    result: Reconstruction,
+    images: Any,
+    folder: Path,
+    title: str,
+    files: Any = (),
+    truth_nm: Any = None,
+    notes: tuple[str, ...] = (),
 ) -> None:
     """`index.html`."""
     from eclipsjax.report.reconstruction_page import reconstruction_page
 
-    text = reconstruction_page(result, images, title, files=files, truth_nm=truth_nm)
+    text = reconstruction_page(result, images, title, files=files, truth_nm=truth_nm, notes=notes)
     (folder / "index.html").write_text(text, encoding="utf-8")

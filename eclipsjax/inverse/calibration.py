@@ -48,7 +48,7 @@ class Calibration(eqx.Module):
     @property
     def std(self) -> dict[str, float]:
         """Standard deviation of each number that was solved for, in its unit."""
-        deviation = np.sqrt(np.diag(np.asarray(self.covariance))) * np.asarray(self.instrument.std)
+        deviation = np.sqrt(np.maximum(np.diag(np.asarray(self.covariance)), 0.0)) * np.asarray(self.instrument.std)
         return dict(zip(self.instrument.names, deviation.tolist(), strict=True))
 
     @property

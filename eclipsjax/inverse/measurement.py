@@ -71,14 +71,16 @@ def measure(
     if not isinstance(camera, Camera):
         raise InputError(f"camera is {shown(camera)}: give a Camera.")
     images = check_images(images, scope)
+    # The scope and the camera may be in another precision than the images.
+    scope, camera = jax.tree.map(lambda leaf: leaf.astype(images.dtype), (scope, camera))
     segments = scope.detector.segments
-    scale = as_real(1.0 if camera.counts_per_signal is None else camera.counts_per_signal)
-    counts = (scale * segments.gain).astype(images.dtype)
+    scale = 1.0 if camera.counts_per_signal is None else camera.counts_per_signal
+    counts = scale * segments.gain
     if grey_range is None:
         grey_range = (None, None) if camera.bits is None else (0.0, 2.0**camera.bits - 1.0)
     below, above = _cut_off(images, grey_range)
     _check_channels(images, below | above, segments.names)
-    level = images / counts[:, None, None] + segments.pedestal.astype(images.dtype)[:, None, None]
+    level = images / counts[:, None, None] + segments.pedestal[:, None, None]
     return Measurement(level, _noise(level, counts, scope, camera), below, above, counts)
 
 
@@ -149,9 +151,14 @@ def _noise(level: SignalStack, counts: PerSegment, scope: Microscope, camera: Ca
     rounding = 0.0 if camera.bits is None else 1.0 / (np.sqrt(12.0) * jnp.abs(counts))
     if camera.additive is None and camera.shot is None:
         least = jnp.maximum(_NOISELESS * jnp.mean(jnp.abs(level), axis=(1, 2)), rounding)
-        return LevelNoise(jnp.maximum(detail_noise(level), least))
+        return _in_precision(LevelNoise(jnp.maximum(detail_noise(level), least)), level.dtype)
     told = LevelNoise.of(camera, scope, level)
-    return LevelNoise(jnp.sqrt(told.additive_std**2 + rounding**2), told.electrons, told.common)
+    told = LevelNoise(jnp.sqrt(told.additive_std**2 + rounding**2), told.electrons, told.common)
+    return _in_precision(told, level.dtype)
+
+
+def _in_precision(noise: LevelNoise, dtype: Any) -> LevelNoise:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), noise)
 
 
 @jax.jit

@@ -19,7 +19,7 @@ from eclipsjax._conjugate_gradients import conjugate_gradients
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax.inverse.integrators.links import Links
-from eclipsjax.inverse.misfit import LocalFit, Problem, Unknowns
+from eclipsjax.inverse.misfit import DISCOUNT, LocalFit, Problem, Unknowns, slope_noise
 from eclipsjax.inverse.smoothness import curvatures
 from eclipsjax.specimen.surface import Surface
 
@@ -43,6 +43,12 @@ class Metric(eqx.Module):
     carried: Float[Array, "overall y x"]
     covariance: Float[Array, "overall overall"]
 
+    @property
+    def credible(self) -> Float[Array, "overall overall"]:
+        """Covariance of the overall numbers with the discount on the pixels' evidence taken into account."""
+        root = jnp.full(len(self.covariance), DISCOUNT**0.5, self.covariance.dtype).at[0].set(1.0)
+        return self.covariance * root[:, None] * root[None, :]
+
     def times(self, height: Map) -> Map:
         """The heights' block times a change of heights."""
         pixel = self.pixel_size_nm
@@ -65,16 +71,17 @@ class Metric(eqx.Module):
 def metric_at(unknowns: Unknowns, problem: Problem, fit: LocalFit) -> Metric:
     """The quadratic model at `unknowns`; `fit` is the sum of `tile_information` over all tiles."""
     pixel, height_px = problem.pixel_size_nm, unknowns.height_nm / problem.pixel_size_nm
-    stiffness = problem.smoothness.stiffness(height_px, problem.slope_std)
+    stiffness = problem.smoothness.stiffness(height_px, slope_noise(unknowns, problem))
     floor = _FLOOR * 0.5 * jnp.mean(fit.slopes[0, 0] + fit.slopes[1, 1])
     eye = jnp.eye(2, dtype=height_px.dtype)[:, :, None, None]
     slopes = fit.slopes + floor * eye
     modes = _inverse_of_modes(slopes, stiffness, pixel)
-    start = Metric(slopes, stiffness, modes, pixel, jnp.zeros((0, *height_px.shape), height_px.dtype), fit.overall)
+    nothing = jnp.zeros((len(fit.overall), *height_px.shape), height_px.dtype)
+    start = Metric(slopes, stiffness, modes, pixel, nothing, fit.overall)
     force = jax.vmap(lambda mixed: _force_of_slopes(mixed, height_px, pixel))(fit.mixed)
     carried = jax.lax.map(start.heights_for, force)
     # Numbers are in units of what is known of them beforehand; of the brightness nothing is.
-    known = jnp.ones(len(fit.overall), height_px.dtype).at[0].set(0.0)
+    known = jnp.full(len(fit.overall), DISCOUNT, height_px.dtype).at[0].set(0.0)
     left = fit.overall + jnp.diag(known) - jnp.einsum("ayx,byx->ab", carried, force)
     left = 0.5 * (left + left.T) + 1e-6 * jnp.diag(jnp.diag(fit.overall))
     return Metric(slopes, stiffness, modes, pixel, carried, jnp.linalg.inv(left))
@@ -135,10 +142,11 @@ def posterior_std(metric: Metric, key: Array, draws: int = 32) -> tuple[Map, Flo
 
     nothing = jnp.zeros(shape, dtype), jnp.zeros((2, *shape), dtype)
     (height, slope), _ = jax.lax.scan(add, nothing, jax.random.split(key, draws))
+    covariance = metric.credible
     follow = metric.carried - jnp.mean(metric.carried, axis=(1, 2), keepdims=True)
     lean = jax.vmap(slopes_of)(follow)
-    height = height / draws + jnp.einsum("ayx,ab,byx->yx", follow, metric.covariance, follow)
-    slope = slope / draws + jnp.einsum("aiyx,ab,biyx->iyx", lean, metric.covariance, lean)
+    height = height / draws + jnp.einsum("ayx,ab,byx->yx", follow, covariance, follow)
+    slope = slope / draws + jnp.einsum("aiyx,ab,biyx->iyx", lean, covariance, lean)
     return jnp.sqrt(height), jnp.sqrt(slope)
 
 

@@ -1,10 +1,12 @@
 """How badly heights explain the images: residuals through the exact simulator, and what is expected beforehand.
 
-    value = 1/2 sum over pixels huber(r' P r) + smoothness + 1/2 |numbers|^2,     r = level measured - level simulated
+    value = 1/2 sum over pixels huber(r' P r) + smoothness + k/2 |numbers|^2,     r = level measured - level simulated
 
 The levels of a pixel share its brightness, one number for the image times 1 + e for the pixel with e of standard
 deviation `spread`; e is fitted in closed form, which leaves r' P r - (r' P g)^2 / (g' P g + 1 / spread^2) with g the
-simulated levels. Instrument numbers that are not known exactly shift by their own standard deviations.
+simulated levels. Instrument numbers that are not known exactly shift by their own standard deviations. They must win
+k times more than noise alone would ask for: errors of the model (what was expected of the relief first of all) are the
+same in many pixels, which therefore are no independent witnesses of the instrument.
 """
 
 from __future__ import annotations
@@ -24,11 +26,15 @@ from eclipsjax.imaging.bsesm import render
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.fisher import Precision, slope_response
 from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.photometric import flat_response
 from eclipsjax.inverse.smoothness import EdgePreserving
 from eclipsjax.inverse.tiles import Tile
 from eclipsjax.inverse.uncertain import Instrument, Model
 from eclipsjax.specimen.horizon import NoRelief
 from eclipsjax.specimen.surface import Surface
+
+# k above: on step bunches and rough surfaces numbers came out by up to 6 of the standard deviations for k = 1.
+DISCOUNT = 25.0
 
 
 class Unknowns(eqx.Module):
@@ -52,7 +58,8 @@ class Problem(eqx.Module):
     - `spread`: relative standard deviation of the brightness from pixel to pixel; 0 for a uniform one, inf for none
       known.
     - `outlier`: residuals (root of r' P r) beyond which a pixel pulls no harder; inf for never.
-    - `smoothness`, `slope_std`: what is expected of the relief, and the noise of a level pixel's slope.
+    - `smoothness`: what is expected of the relief, in units of the noise of a level pixel's slope, which follows from
+      `flat_precision`, `(segment, segment)`, the inverse covariance of a level pixel's levels.
     - `window` (static): rows and columns that are worked on at once.
     """
 
@@ -65,7 +72,7 @@ class Problem(eqx.Module):
     spread: Scalar
     outlier: Scalar
     smoothness: EdgePreserving
-    slope_std: Scalar
+    flat_precision: Float[Array, "segment segment"]
     azimuths: int = eqx.field(static=True)
     window: tuple[int, int] = eqx.field(static=True)
 
@@ -89,10 +96,25 @@ def expected_value_and_gradient(unknowns: Unknowns, problem: Problem) -> tuple[A
 
     def value(unknowns):
         height_px = unknowns.height_nm / problem.pixel_size_nm
-        moved = jnp.sum(unknowns.overall[1:] ** 2)
-        return problem.smoothness.energy(height_px, problem.slope_std) + 0.5 * moved
+        moved = DISCOUNT * jnp.sum(unknowns.overall[1:] ** 2)
+        return problem.smoothness.energy(height_px, slope_noise(unknowns, problem)) + 0.5 * moved
 
     return jax.value_and_grad(value)(unknowns)
+
+
+def slope_noise(unknowns: Unknowns, problem: Problem) -> Scalar:
+    """Standard deviation of a level pixel's slope, root mean square of both directions, by the model as it stands.
+
+    Heights are smooth or not in this unit: numbers of the instrument that would make all slopes smaller make their
+    noise smaller alike, and win nothing by it.
+    """
+    model = problem.instrument.shifted(unknowns.overall[1:])
+    flat = flat_response(problem.instrument.table(model), model.emission)[:, 1:, 0, 0]
+    dtype = problem.flat_precision.dtype
+    gain = jnp.exp(unknowns.overall[0]) * problem.instrument.relative_gain(model).astype(dtype)
+    response = flat.astype(dtype) * gain[:, None]
+    information = response.T @ problem.flat_precision @ response
+    return jnp.sqrt(0.5 * jnp.trace(jnp.linalg.inv(information)))
 
 
 class LocalFit(eqx.Module):
@@ -125,7 +147,7 @@ def tile_information(unknowns: Unknowns, problem: Problem, tile: Tile) -> LocalF
     mixed = jnp.einsum("ilyx,alyx->aiyx", pulled, by_overall)
     overall = jnp.einsum("akyx,yxkl,blyx,yx->ab", by_overall, precision, by_overall, own)
     shape = unknowns.height_nm.shape
-    return LocalFit(*(_placed(v * own, tile, shape) for v in (level, slopes, mixed)), overall)
+    return LocalFit(*(_placed(v, part.own, tile, shape) for v in (level, slopes, mixed)), overall)
 
 
 @jax.jit
@@ -138,13 +160,15 @@ def tile_residual(unknowns: Unknowns, problem: Problem, tile: Tile) -> tuple[Sig
     level = part.simulated(unknowns)
     residual = part.one_sided(level)
     share = part.own_brightness(level, residual)
-    own = part.own.astype(level.dtype)
     shape = unknowns.height_nm.shape
     hidden = part.hidden(unknowns)
-    return tuple(_placed(v * own, tile, shape) for v in (residual - share[None] * level, share, hidden))
+    left = residual - share[None] * level
+    return tuple(_placed(v, part.own, tile, shape) for v in (left, share, hidden))
 
 
-def _placed(values: Array, tile: Tile, shape: tuple[int, int]) -> Array:
+def _placed(values: Array, own: Array, tile: Tile, shape: tuple[int, int]) -> Array:
+    """`values` `(..., y, x)` of the tile's own pixels on a map of the whole image, 0 elsewhere."""
+    values = jnp.where(jnp.broadcast_to(own, values.shape), values, 0.0)
     whole = jnp.zeros((*values.shape[:-2], *shape), values.dtype)
     zeros = (jnp.zeros((), tile.start.dtype),) * (values.ndim - 2)
     return lax.dynamic_update_slice(whole, values, (*zeros, tile.start[0], tile.start[1]))
@@ -215,20 +239,25 @@ class _Window(eqx.Module):
         return 1.0 - seen / jnp.where(free > 0, free, 1.0)
 
     def one_sided(self, level: SignalStack) -> SignalStack:
-        """Residuals; where the image was cut off only those on the wrong side of the bound."""
+        """Residuals; where the image was cut off, the one whose square is twice the bound's negative log likelihood.
+
+        That is -2 log Phi((level - bound) / std) for a level known to be at least the bound: 0 far on the right side,
+        the plain residual far on the wrong one.
+        """
         m = self.measurement
         residual = m.level - level
-        residual = jnp.where(m.above & (residual < 0), 0.0, residual)
-        return jnp.where(m.below & (residual > 0), 0.0, residual)
+        std = jnp.broadcast_to(m.noise.additive_std, (len(level),)).astype(level.dtype)[:, None, None]
+        std = jnp.maximum(std, jnp.finfo(level.dtype).tiny)
+        residual = jnp.where(m.above, std * _bounded(-residual / std), residual)
+        return jnp.where(m.below, -std * _bounded(residual / std), residual)
 
-    def _precision(self, residual: SignalStack) -> Precision:
-        counted = (self.measurement.measured | (residual != 0)).astype(residual.dtype)
-        return self.measurement.noise.precision(self.reference) * jnp.einsum("kyx,lyx->yxkl", counted, counted)
+    def _precision(self) -> Precision:
+        return self.measurement.noise.precision(self.reference)
 
     def misfit(self, level: SignalStack) -> tuple[Scalar, Scalar]:
         """Half the sum over the tile's own pixels of the robust squared residual, and the sum of the plain one."""
         residual = self.one_sided(level)
-        precision = self._precision(residual)
+        precision = self._precision()
         share = self._share(level, residual, precision)
         left = residual - share[None] * level
         spread = self.problem.spread.astype(level.dtype)
@@ -254,7 +283,7 @@ class _Window(eqx.Module):
 
     def own_brightness(self, level: SignalStack, residual: SignalStack) -> Map:
         """By which share a pixel is brighter than the image as a whole, as its own levels tell."""
-        return self._share(level, residual, self._precision(residual))
+        return self._share(level, residual, self._precision())
 
     def _share(self, level: SignalStack, residual: SignalStack, precision: Precision) -> Map:
         along = jnp.einsum("kyx,yxkl,lyx->yx", residual, precision, level)
@@ -265,6 +294,13 @@ class _Window(eqx.Module):
         precision = self.measurement.precision(self.reference)
         pulled = jnp.einsum("yxkl,lyx->kyx", precision, level)
         return precision - jnp.einsum("kyx,lyx,yx->yxkl", pulled, pulled, self._variance_of_share(level, precision))
+
+
+def _bounded(inside: Array) -> Array:
+    """Root of -2 log Phi(inside): the deviation that is as unlikely as a normal one beyond the bound."""
+    unlikely = -2.0 * jax.scipy.special.log_ndtr(inside)
+    some = unlikely > 1e-12
+    return jnp.where(some, jnp.sqrt(jnp.where(some, unlikely, 1.0)), 0.0)
 
 
 def _cut(values: Array, tile: Tile, window: tuple[int, int]) -> Array:

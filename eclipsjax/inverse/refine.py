@@ -84,7 +84,7 @@ class Refined(eqx.Module):
     smoothness: EdgePreserving = eqx.field(default_factory=EdgePreserving)
     spread: Scalar | None = eqx.field(converter=lambda v: None if v is None else as_real(v, "spread"), default=None)
     outlier: Scalar = eqx.field(converter=as_real, default=6.0)
-    iterations: int = eqx.field(static=True, default=30)
+    iterations: int = eqx.field(static=True, default=40)
     azimuths: int | None = eqx.field(static=True, default=None)
     draws: int = eqx.field(static=True, default=24)
     uncertain: tuple[tuple[str, float], ...] = eqx.field(
@@ -163,7 +163,7 @@ class _Search:
             spread=_spread(slopes, measurement, method).astype(dtype),
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
-            slope_std=_slope_std(measurement, instrument, brightness),
+            flat_precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
             azimuths=azimuths,
             window=level.shape[1:],
         )
@@ -268,7 +268,7 @@ class _Search:
         chi_square = point.chi_square / max(self._freedom(metric, residual.shape[0]), 1.0)
         calibration = None
         if problem.instrument.names:
-            shifts, covariance = unknowns.overall[1:], metric.covariance[1:, 1:]
+            shifts, covariance = unknowns.overall[1:], metric.credible[1:, 1:]
             calibration = calibrated(problem.instrument, shifts, covariance, jnp.asarray(chi_square))
         return Found(
             height_nm=unknowns.height_nm - jnp.mean(unknowns.height_nm),
@@ -312,16 +312,7 @@ def _spread(slopes: Slopes, measurement: Measurement, method: Refined) -> Scalar
 
 def _brightness_noise(measurement: Measurement) -> Scalar:
     """Relative standard deviation of one pixel's brightness, level and unhidden."""
-    std = jnp.broadcast_to(measurement.noise.additive_std, (len(measurement.level),))
     mean = jnp.mean(measurement.level, axis=(1, 2))
+    std = jnp.broadcast_to(measurement.noise.additive_std, mean.shape)
     counted = jnp.maximum(mean, 0.0) / measurement.noise.electrons
     return 1.0 / jnp.sqrt(jnp.sum(mean**2 / (std**2 + counted)))
-
-
-def _slope_std(measurement: Measurement, instrument: Instrument, brightness: Scalar) -> Scalar:
-    """Noise of a level pixel's slope, root mean square of both directions."""
-    response = flat_response(instrument.nominal, instrument.model.emission)[:, :, 0, 0].astype(brightness.dtype)
-    response = response * brightness
-    precision = measurement.noise.precision(response[:, :1, None])[0, 0]
-    information = response[:, 1:].T @ precision @ response[:, 1:]
-    return jnp.sqrt(0.5 * jnp.trace(jnp.linalg.inv(information)))

@@ -21,12 +21,14 @@ from eclipsjax.imaging.fisher import LevelNoise
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.inverse.integrators.links import loop_sums
 from eclipsjax.inverse.measurement import Measurement
-from eclipsjax.inverse.photometric import photometric_slopes
-from eclipsjax.specimen.emission import EmissionLaw
+from eclipsjax.inverse.photometric import flat_response, photometric_slopes
+from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 
 # Pixels along each side that are looked at. A swap is believed if it takes away this share of what exceeds the noise,
 # which must be so many standard deviations of a sum of squares and so much of what noise alone leaves.
 _SIDE, _TAKEN, _SIGMAS, _LEAST = 128, 0.5, 10.0, 0.03
+# More pairs than these that do equally well are no swap but something else.
+_AMBIGUOUS = 2
 # What hidden parts of the detector do to levels, as a share: noise below that is no measure.
 _MODEL_ERROR = 0.03
 # Residuals beyond so many standard deviations count no more: what the relief hides is no swap.
@@ -40,6 +42,7 @@ def check_swapped(
     rows, columns = measurement.level.shape[1:]
     top, left = max((rows - _SIDE) // 2, 0), max((columns - _SIDE) // 2, 0)
     part = jax.tree.map(lambda v: v[:, top : top + _SIDE, left : left + _SIDE] if v.ndim == 3 else v, measurement)
+    part = _equalised(part, flat_response(table, Lambertian() if emission is None else emission)[:, 0, 0, 0])
     part = dataclasses.replace(part, noise=_at_least(part, _MODEL_ERROR))
     count = len(table.names)
     pairs = list(itertools.combinations(range(count), 2))
@@ -56,11 +59,21 @@ def check_swapped(
     clear = taken > max(_SIGMAS * np.sqrt(2.0 * of_noise), _LEAST * of_noise)
     if best and clear and taken > _TAKEN * (scores[0] - of_noise):
         alike = [pair for pair, score in zip(pairs, scores[1:], strict=True) if score - scores[best] < 0.1 * taken]
+        if len(alike) > _AMBIGUOUS:
+            return
         said = " or ".join(f"{table.names[j]} and {table.names[k]}" for j, k in alike)
         raise InputError(
             f"the images of segments {said} look swapped: exchanged they disagree {taken / (scores[0] - of_noise):.0%} "
             "less beyond the noise; give the files in the microscope's order, or correct the azimuths in its file."
         )
+
+
+def _equalised(measurement: Measurement, flat: Array) -> Measurement:
+    """Channels scaled to the means that level ground would give them: gains that are off are no swap."""
+    mean = jnp.mean(measurement.level, axis=(1, 2))
+    factor = flat.astype(mean.dtype) * jnp.mean(mean) / jnp.where(mean > 0, mean, 1.0)
+    noise = LevelNoise(measurement.noise.additive_std * factor, measurement.noise.electrons, measurement.noise.common)
+    return dataclasses.replace(measurement, level=measurement.level * factor[:, None, None], noise=noise)
 
 
 def _at_least(measurement: Measurement, share: float) -> LevelNoise:
