@@ -12,12 +12,14 @@ from jaxtyping import Array, Bool, Float
 
 from eclipsjax._types import InputError, PerSegment, SignalStack, as_real, at_pixels, concrete, shown
 from eclipsjax.imaging.camera import Camera
-from eclipsjax.imaging.fisher import LevelNoise, Precision
+from eclipsjax.imaging.fisher import LevelNoise
 from eclipsjax.instrument.microscope import Microscope
 
 LEAST_SEGMENTS = 3
 # Median of |x| of a normal deviate; noise below which an image is taken as free of it, as a share of its mean level.
 _MEDIAN_OF_NORMAL, _NOISELESS = 0.6744897501960817, 1e-3
+# Noise is read off detail within so many standard deviations, which leaves this share of a normal variance.
+_CUT, _CUTS, _LEFT_OF_VARIANCE = 1.5, 12, 0.5515615
 # Pixels that may lie at the end of the grey range before a channel says too little.
 _MOST_CLIPPED = 0.5
 
@@ -44,11 +46,6 @@ class Measurement(eqx.Module):
     def measured(self) -> Bool[Array, "segment y x"]:
         """Where the level is known and not only bounded."""
         return ~(self.below | self.above)
-
-    def precision(self, level: SignalStack) -> Precision:
-        """Inverse covariance of a pixel's levels if the true ones are `level`; 0 for those that were cut off."""
-        known = self.measured.astype(level.dtype)
-        return self.noise.precision(level) * jnp.einsum("kyx,lyx->yxkl", known, known)
 
 
 def measure(
@@ -163,14 +160,22 @@ def _in_precision(noise: LevelNoise, dtype: Any) -> LevelNoise:
 
 @jax.jit
 def detail_noise(level: SignalStack) -> Float[Array, "segment"]:
-    """Standard deviation of each channel's white noise, from the median of its finest diagonal detail.
+    """Standard deviation of each channel's white noise, from its finest diagonal detail.
 
-    (a - b - c + d) / 2 of every 2 x 2 pixels has the noise's own variance and hardly any of the relief's.
-    Gradient: exact almost everywhere.
+    (a - b - c + d) / 2 of every 2 x 2 pixels has the noise's own variance and hardly any of the relief's. Edges and
+    shadows add tails: only detail within 1.5 standard deviations counts, whose mean square is that of a normal
+    distribution cut there.
+    Gradient: that of the detail counted (exact almost everywhere).
     """
     rows, columns = (n // 2 * 2 for n in level.shape[1:])
     if min(rows, columns) < 2:
         return jnp.std(level, axis=(1, 2))
     even = level[:, :rows, :columns]
     detail = 0.5 * (even[:, ::2, ::2] - even[:, 1::2, ::2] - even[:, ::2, 1::2] + even[:, 1::2, 1::2])
-    return jnp.median(jnp.abs(detail).reshape(level.shape[0], -1), axis=1) / _MEDIAN_OF_NORMAL
+    detail = detail.reshape(level.shape[0], -1)
+    std = jnp.median(jnp.abs(detail), axis=1) / _MEDIAN_OF_NORMAL
+    for _ in range(_CUTS):
+        inside = (jnp.abs(detail) < _CUT * std[:, None]).astype(level.dtype)
+        count = jnp.maximum(jnp.sum(inside, axis=1), 1.0)
+        std = jnp.sqrt(jnp.sum(inside * detail**2, axis=1) / (count * _LEFT_OF_VARIANCE))
+    return std

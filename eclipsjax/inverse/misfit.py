@@ -246,8 +246,7 @@ class _Window(eqx.Module):
         """
         m = self.measurement
         residual = m.level - level
-        std = jnp.broadcast_to(m.noise.additive_std, (len(level),)).astype(level.dtype)[:, None, None]
-        std = jnp.maximum(std, jnp.finfo(level.dtype).tiny)
+        std = self._std(level)
         residual = jnp.where(m.above, std * _bounded(-residual / std), residual)
         return jnp.where(m.below, -std * _bounded(residual / std), residual)
 
@@ -291,9 +290,22 @@ class _Window(eqx.Module):
 
     def information_precision(self, level: SignalStack) -> Precision:
         """What the levels say about anything but the pixel's own brightness."""
-        precision = self.measurement.precision(self.reference)
+        told = jnp.sqrt(self._told(level))
+        precision = self._precision() * jnp.einsum("kyx,lyx->yxkl", told, told)
         pulled = jnp.einsum("yxkl,lyx->kyx", precision, level)
         return precision - jnp.einsum("kyx,lyx,yx->yxkl", pulled, pulled, self._variance_of_share(level, precision))
+
+    def _told(self, level: SignalStack) -> SignalStack:
+        """Share of a level's information that is left where it was cut off: curvature of the bound's log likelihood."""
+        m, std = self.measurement, self._std(level)
+        ahead = (level - m.level) / std
+        ahead = jnp.where(m.below, -ahead, ahead)
+        hazard = jnp.exp(jax.scipy.stats.norm.logpdf(ahead) - jax.scipy.special.log_ndtr(ahead))
+        return jnp.where(m.measured, 1.0, jnp.clip(hazard * (hazard + ahead), 0.0, 1.0))
+
+    def _std(self, level: SignalStack) -> Array:
+        std = jnp.broadcast_to(self.measurement.noise.additive_std, (len(level),)).astype(level.dtype)
+        return jnp.maximum(std, jnp.finfo(level.dtype).tiny)[:, None, None]
 
 
 def _bounded(inside: Array) -> Array:

@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from eclipsjax._types import InputError, Map, SignalStack, concrete
 from eclipsjax.imaging.facets import Facets
@@ -61,7 +61,8 @@ def photometric_slopes(
 
     **Arguments:**
 
-    - `measurement`: from `measure(images, scope)`. `table`: from `acceptance(scope)`.
+    - `measurement`: from `measure(images, scope)`; levels that were cut off are taken as they are.
+    - `table`: from `acceptance(scope)`.
     - `emission`: the angular law, `Lambertian()` unless given.
     - `rounds`: Gauss-Newton rounds after the closed form, for other laws (3 unless given) and for pixels so steep that
       they cut off part of a segment themselves (static; 0 unless given for the cosine law).
@@ -108,14 +109,14 @@ def _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds) -> 
     level = measurement.level
     response = flat_response(table, emission, level.shape[1:], pixel_size_nm).astype(level.dtype)
     response = jnp.broadcast_to(response, (*response.shape[:2], *level.shape[1:]))
-    precision = measurement.precision(level)
+    precision = measurement.noise.precision(level)
     u, information = _weighted_fit(response, precision, level)
     slopes = _leaning(u)
     for _ in range(rounds):
         slopes, information = _gauss_newton(slopes, measurement, table, emission, pixel_size_nm)
     slope_x, slope_y, brightness = slopes
     left = level - brightness[None] * _signal(slope_x, slope_y, table, emission, pixel_size_nm, rounds, response)
-    chi_square = jnp.einsum("kyx,yxkl,lyx->yx", left, measurement.precision(level), left)
+    chi_square = jnp.einsum("kyx,yxkl,lyx->yx", left, measurement.noise.precision(level), left)
     deviation = jnp.broadcast_to(measurement.noise.additive_std, level.shape[:1]).astype(level.dtype)
     residual = left / deviation[:, None, None]
     return Slopes(slope_x, slope_y, _covariance(slopes, information, rounds > 0), brightness, chi_square, residual)
@@ -171,23 +172,17 @@ def _gauss_newton(slopes, measurement, table, emission, pixel_size_nm):
     """One round on slopes and brightness together, at most half as steep again as before."""
     slope_x, slope_y, brightness = slopes
     signal, change = slope_response(_at(slope_x, slope_y, pixel_size_nm), table, _AZIMUTHS, emission, NoRelief())
-    precision = measurement.precision(measurement.level)
+    precision = measurement.noise.precision(measurement.level)
     response = jnp.stack([signal, brightness[None] * change[0], brightness[None] * change[1]], axis=1)
     step, _ = _weighted_fit(response, precision, measurement.level - brightness[None] * signal)
     limit = 0.5 + 0.5 * jnp.sqrt(slope_x**2 + slope_y**2)
     size = jnp.sqrt(step[..., 1] ** 2 + step[..., 2] ** 2)
     shorter = jnp.minimum(1.0, limit / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
     new = slope_x + shorter * step[..., 1], slope_y + shorter * step[..., 2], brightness + step[..., 0]
-    marginal = level_precision_of(measurement, brightness[None] * signal)
+    marginal = level_precision(measurement.noise, brightness[None] * signal)
     response = change * brightness[None, None]
     information = jnp.einsum("ikyx,yxkl,jlyx->yxij", response, marginal, response)
     return new, information
-
-
-def level_precision_of(measurement: Measurement, level: Array) -> Array:
-    """`level_precision` with what was cut off left out."""
-    known = measurement.measured.astype(level.dtype)
-    return level_precision(measurement.noise, level) * jnp.einsum("kyx,lyx->yxkl", known, known)
 
 
 def _covariance(slopes, information, of_slopes: bool) -> SlopeMatrix:

@@ -19,14 +19,14 @@ class EdgePreserving(eqx.Module):
     follows from the noise. Beyond `cutoff` the pull falls off, so that steps and facets keep their edges, and as the
     noise goes to 0 the whole of it vanishes beside the images.
 
-    - `weight`, `cutoff`: as above, dimensionless; 3 and 0.5 were about best over islands, pits, particles, steps, rough
-      and nearly flat surfaces at S/N 11 and 30.
+    - `weight`, `cutoff`: as above, dimensionless; 2.5 and 0.7 were about best over islands, pits, particles, steps,
+      rough and nearly flat surfaces at S/N 11 and 30.
 
     Gradient: exact.
     """
 
-    weight: Scalar = eqx.field(converter=as_real, default=3.0)
-    cutoff: Scalar = eqx.field(converter=as_real, default=0.5)
+    weight: Scalar = eqx.field(converter=as_real, default=2.5)
+    cutoff: Scalar = eqx.field(converter=as_real, default=0.7)
 
     def __check_init__(self):
         for name in ("weight", "cutoff"):

@@ -122,7 +122,8 @@ def test_tiles_are_the_whole():
 def test_metric_is_the_hessian_where_nothing_hides():
     """On level ground a step of the local model changes the gradient by what it was asked to, 1 % of it."""
     surface = Surface(jnp.zeros((20, 20)), 2.0)
-    problem = problem_of(imaged(surface), uncertain={"detector.segments.pedestal": 0.01})
+    images = render(surface, TABLE) + 1e-7 * jax.random.normal(jax.random.key(0), (4, 20, 20))
+    problem = problem_of(images, uncertain={"detector.segments.pedestal": 0.01})
     tile = Tiles.of((20, 20), 8, 10**6).tiles[0]
     at = Unknowns(jnp.zeros((20, 20)), jnp.zeros(5))
 
@@ -158,15 +159,19 @@ def test_occlusion_is_undone(upside_down):
 
 @pytest.mark.slow
 def test_nothing_is_lost_where_the_closed_form_is_right():
-    """A gentle surface that hides nothing: not worse than closed form and least squares, at three noises."""
+    """A gentle surface that hides nothing, 4 seeds: within 1 % of closed form and least squares at S/N 11, 30 and 100,
+    and better on the whole."""
     surface = synthetic.rough((64, 64), 2.0, key=jax.random.key(1), rms_slope=0.1).surface
-    for ratio in (11.0, 30.0, 100.0):
-        images = imaged(surface, ratio)
-        errors = [
-            float(height_error(reconstruct(images, 2.0, SCOPE, m).height_nm, surface.height_nm).rms_nm.plane)
-            for m in (Photometric(), Refined(draws=0))
-        ]
-        assert errors[1] <= 1.0 * errors[0]
+    ratios = []
+    for signal_to_noise in (11.0, 30.0, 100.0):
+        square = np.zeros(2)
+        for seed in range(4):
+            images = imaged(surface, signal_to_noise, seed)
+            for k, method in enumerate((Photometric(), Refined(draws=0))):
+                found = reconstruct(images, 2.0, SCOPE, method).height_nm
+                square[k] += float(height_error(found, surface.height_nm).rms_nm.plane) ** 2
+        ratios.append(np.sqrt(square[1] / square[0]))
+    assert max(ratios) < 1.01 and np.mean(ratios) < 1.0
 
 
 @pytest.mark.slow
@@ -230,10 +235,11 @@ def test_clipped_pixels_are_bounds():
     """Facets too bright for the grey range: as bounds they do no harm, taken at face value they would."""
     scene = synthetic.step_bunch((64, 64), 2.0, key=jax.random.key(0))
     signal = render(scene.surface, TABLE, 32, radius_px=32)
-    images = signal + float(jnp.mean(signal)) / 60 * jax.random.normal(jax.random.key(0), signal.shape)
-    top = float(jnp.quantile(images, 0.97))
+    noise = float(jnp.mean(signal)) / 100
+    images = signal + noise * jax.random.normal(jax.random.key(0), signal.shape)
+    top = float(jnp.quantile(images, 0.88))
     cut = jnp.minimum(images, top)
-    camera = Camera(additive=AdditiveNoise(float(jnp.mean(signal)) / 60))
+    camera = Camera(additive=AdditiveNoise(noise))
     errors = [
         float(
             angular_error(
