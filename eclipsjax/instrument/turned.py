@@ -27,12 +27,12 @@ def turned(scope: Microscope, scan_rotation_deg: Any) -> Microscope:
     if value is not None and not (value.ndim == 0 and jnp.isfinite(value)):
         raise InputError(f"scan_rotation_deg is {value}: give one finite angle in degrees.")
     plate, column, beam = scope.detector, scope.column, scope.beam
-    segments = dataclasses.replace(
-        plate.segments, start_deg=plate.segments.start_deg - angle, stop_deg=plate.segments.stop_deg - angle
-    )
     offset_x, offset_y = _turned_vector(plate.offset_x_mm, plate.offset_y_mm, angle)
-    tilt_x, tilt_y = _turned_tilt(plate.tilt_x_deg, plate.tilt_y_deg, angle)
-    stage_x, stage_y = _turned_tilt(column.stage_tilt_x_deg, column.stage_tilt_y_deg, angle)
+    tilt_x, tilt_y, around = _turned_tilt(plate.tilt_x_deg, plate.tilt_y_deg, angle)
+    segments = dataclasses.replace(
+        plate.segments, start_deg=plate.segments.start_deg - around, stop_deg=plate.segments.stop_deg - around
+    )
+    stage_x, stage_y, _ = _turned_tilt(column.stage_tilt_x_deg, column.stage_tilt_y_deg, angle)
     beam_x, beam_y = _turned_vector(beam.position_x_mm, beam.position_y_mm, angle)
     return dataclasses.replace(
         scope,
@@ -50,8 +50,13 @@ def _turned_vector(x: Array, y: Array, angle_deg: Array) -> tuple[Array, Array]:
     return cosine * x - sine * y, sine * x + cosine * y
 
 
-def _turned_tilt(tilt_x_deg: Array, tilt_y_deg: Array, angle_deg: Array) -> tuple[Array, Array]:
-    """Tilts of the plane whose normal has turned."""
-    normal = tilted_axes(tilt_x_deg, tilt_y_deg)[2]
-    across_x, across_y = _turned_vector(normal[0], normal[1], angle_deg)
-    return jnp.rad2deg(jnp.arcsin(-across_y)), jnp.rad2deg(jnp.arctan2(-across_x, normal[2]))
+def _turned_tilt(tilt_x_deg: Array, tilt_y_deg: Array, angle_deg: Array) -> tuple[Array, Array, Array]:
+    """Tilts of the plane that has turned, and by how much its own axes turn in it (the angle, but for its tilts)."""
+    axes = tilted_axes(tilt_x_deg, tilt_y_deg)
+    across_x, across_y = _turned_vector(axes[:, 0], axes[:, 1], angle_deg)
+    turned_x, normal = (jnp.stack([across_x[k], across_y[k], axes[k, 2]]) for k in (0, 2))
+    tilt_x, tilt_y = jnp.rad2deg(jnp.arcsin(-normal[1])), jnp.rad2deg(jnp.arctan2(-normal[0], normal[2]))
+    new = tilted_axes(tilt_x, tilt_y)
+    within = jnp.rad2deg(jnp.arctan2(jnp.vdot(turned_x, new[1]), jnp.vdot(turned_x, new[0])))
+    beyond = within - angle_deg
+    return tilt_x, tilt_y, angle_deg + beyond - 360.0 * jnp.round(beyond / 360.0)
