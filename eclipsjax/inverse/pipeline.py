@@ -25,6 +25,9 @@ from eclipsjax.inverse.swapped import check_swapped
 from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.surface import Surface, check_pixel_size
 
+# Share of clipped pixels, and chi-square per degree of freedom, beyond which a person is told.
+_MUCH_CUT, _UNEXPLAINED = 0.05, 2.0
+
 
 class Photometric(eqx.Module):
     """Closed form pixel by pixel, then integration: a second for a million pixels, right where nothing is hidden.
@@ -104,7 +107,7 @@ def reconstruct(
         solved={} if found.calibration is None else found.calibration.solved,
         method=method,
         outcome=found.outcome,
-        warnings=(),
+        warnings=_warnings(measurement, scope, found.outcome, float(found.chi_square)),
     )
 
 
@@ -121,11 +124,12 @@ def _closed_form(
     height: Map, slopes: Slopes, measurement: Measurement, pixel: Array, scope: Microscope, method: Any, integrator: Any
 ) -> Reconstruction:
     variance = jnp.moveaxis(jnp.diagonal(slopes.covariance, axis1=-2, axis2=-1), -1, 0)
-    mean = jnp.sqrt(0.5 * jnp.mean(jnp.median(variance, axis=(1, 2))) * 2.0)
-    std = height_std(integrator, height.shape, mean, pixel, slopes.slope_x, slopes.slope_y)
+    slope_std = jnp.sqrt(jnp.mean(jnp.median(variance, axis=(1, 2))))
+    std = height_std(integrator, height.shape, slope_std, pixel, slopes.slope_x, slopes.slope_y)
     normal = jnp.stack([-slopes.slope_x, -slopes.slope_y, jnp.ones_like(slopes.slope_x)], axis=-1)
     normal = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
     segments = len(measurement.level)
+    chi_square = jnp.mean(slopes.chi_square) / max(segments - 3, 1)
     return Reconstruction(
         height_nm=height,
         height_std_nm=std,
@@ -134,7 +138,7 @@ def _closed_form(
         residual=slopes.residual,
         occluded=jnp.zeros(height.shape, bool),
         brightness=slopes.brightness,
-        chi_square=jnp.mean(slopes.chi_square) / max(segments - 3, 1),
+        chi_square=chi_square,
         scope=scope,
         pixel_size_nm=pixel,
         noise=_noise(measurement),
@@ -143,5 +147,22 @@ def _closed_form(
         solved={},
         method=method,
         outcome=Outcome.CLOSED_FORM,
-        warnings=(),
+        warnings=_warnings(measurement, scope, Outcome.CLOSED_FORM, float(chi_square)),
     )
+
+
+def _warnings(measurement: Measurement, scope: Microscope, outcome: Outcome, chi_square: float) -> tuple[str, ...]:
+    """What a person should know before believing the heights, in sentences."""
+    said = [outcome.value] if outcome not in (Outcome.CONVERGED, Outcome.CLOSED_FORM) else []
+    cut = jnp.mean((measurement.below | measurement.above).astype(measurement.level.dtype), axis=(1, 2))
+    for name, share in zip(scope.detector.segments.names, cut.tolist(), strict=True):
+        if share > _MUCH_CUT:
+            said.append(
+                f"{share:.0%} of the pixels of segment {name} were cut off by the grey range: they only bound heights."
+            )
+    if chi_square > _UNEXPLAINED:
+        said.append(
+            f"the images differ from what the model says by {chi_square**0.5:.2g} times their noise: microscope, "
+            "emission or yield are not as described, and heights are off by more than their standard deviations."
+        )
+    return tuple(said)
