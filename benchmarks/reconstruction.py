@@ -32,6 +32,7 @@ from _verdict import Cells, bars, bound_table, full_table, ratios, summary  # no
 jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "eclipsjax-benchmark-programs"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
+_CELLS_KEPT = 12
 MIDDLE = Condition(30.0, True, 4)
 BOUND_SCENES = ("step bunch", "rough", "nearly flat", "pits", "islands", "particles")
 BOUND_SEEDS = range(5)
@@ -92,6 +93,9 @@ def all_cells(
                 continue
             done[key] = _kept(resume, found)
             _progress(k, total, found, time.perf_counter() - began)
+            if k % _CELLS_KEPT == 0:
+                # Compiled programs hold memory mappings, of which a Linux process may have 65,530.
+                jax.clear_caches()
         cells[key] = done[key]
     return cells, absent
 
