@@ -79,10 +79,10 @@ def test_dark_and_flat_frames():
 
 @pytest.mark.slow
 def test_a_wide_flat_field_alone():
-    """1.2 mm of level ground, S/N 30, geometry known: planes of 20 deg to 1 deg, with honest errors (20 cases)."""
+    """1.2 mm of level ground, S/N 30, geometry known: planes of 20 deg to 1 deg, with honest errors (12 cases)."""
     errors, stated = [], []
     pixels, size = 96, 1.2e6 / 96
-    for seed in range(20):
+    for seed in range(12):
         scope = with_amplifier(seed)
         table = acceptance(scope, field_mm=1.2)
         signal = render(Surface(jnp.zeros((pixels, pixels)), size), table, horizon=NoRelief())
@@ -93,8 +93,8 @@ def test_a_wide_flat_field_alone():
         assert float(found.chi_square) == pytest.approx(1.0, abs=0.15)
     within = np.abs(np.array(errors)) / np.array(stated)
     assert np.abs(errors).max() <= 1.0
-    # Binomial scatter of 20 cases: 68 % +- 10 %, 95 % +- 5 %.
-    assert 0.48 <= (within < 1).mean() <= 0.95 and (within < 2).mean() >= 0.85
+    # Binomial scatter of 12 cases: 68 % +- 13 %, 95 % +- 6 %.
+    assert 0.4 <= (within < 1).mean() <= 0.95 and (within < 2).mean() >= 0.83
 
 
 @pytest.mark.slow
