@@ -141,8 +141,7 @@ def through_formula(recording: Recording, masks: int = _MASKS) -> np.ndarray:
     levels = measurement.level
     flat = ej.Surface(jnp.zeros(levels.shape[1:], levels.dtype), recording.pixel_nm)
     formula = calibrated(recording.scope, acceptance(recording.scope, flat))
-    std = jnp.broadcast_to(measurement.noise.additive_std, (len(levels),)).astype(levels.dtype)
-    fit = Fit(formula, levels, std, jnp.ones(levels.shape, bool), _slope_std(formula, std))
+    fit = Fit(formula, levels, measurement.std, jnp.ones(levels.shape, bool), _slope_std(formula, measurement.std))
     height = _descended(fit, start_nm / recording.pixel_nm)
     for _ in range(masks):
         fit = eqx.tree_at(lambda f: f.lit, fit, jnp.abs(_residual(height, fit)) < _SHADOW)

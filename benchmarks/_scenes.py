@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import eclipsjax as ej
+from eclipsjax.imaging.bsesm import wide_field_mm
 from eclipsjax.specimen import synthetic
 
 PIXEL_NM = 2.0
@@ -264,5 +265,4 @@ def recorded(specimen: Specimen, condition: Condition, name: str, seed: int = 0)
 
 def acceptance(scope: ej.Microscope, surface: Any) -> ej.AcceptanceTable:
     """Its table, with a field of view where the image is wide."""
-    height, width = (n * float(surface.pixel_size_nm) * 1e-6 for n in surface.height_nm.shape)
-    return ej.acceptance(scope, field_mm=(width, height) if max(width, height) > 0.01 else None)
+    return ej.acceptance(scope, field_mm=wide_field_mm(surface.height_nm.shape, surface.pixel_size_nm))

@@ -34,7 +34,7 @@ def results_folder(path: Path, force: bool, inputs: Iterable[Path] = ()) -> Iter
         yield staging
         stop_if_interrupted()
         written = sorted(staging.iterdir())
-        manifest = json.dumps({file.name: _digest(file) for file in written}, indent=0)
+        manifest = json.dumps({file.name: sha256(file) for file in written}, indent=0)
         earlier = [name for name in _left_by_earlier_run(path) if not (staging / name).exists()]
         for file in written:
             os.replace(file, path / file.name)
@@ -77,9 +77,10 @@ def _left_by_earlier_run(path: Path) -> list[str]:
         plain = {name: digest for name, digest in listed.items() if Path(name).name == name}
     except (OSError, ValueError, AttributeError, TypeError):
         return []
-    return [name for name, digest in plain.items() if (path / name).is_file() and _digest(path / name) == digest]
+    return [name for name, digest in plain.items() if (path / name).is_file() and sha256(path / name) == digest]
 
 
-def _digest(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """Hexadecimal digest of a file."""
     with open(file, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

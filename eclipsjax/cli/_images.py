@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,12 +11,16 @@ from typing import Any
 import numpy as np
 
 from eclipsjax._types import InputError
+from eclipsjax.cli._folder import sha256
 from eclipsjax.instrument.calibration_note import CalibrationNote, load_calibration
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.instrument.scope_file import load_microscope
+from eclipsjax.inverse.measurement import typical_counts
 from eclipsjax.io.sem import SegmentImages, read_segments
 
 _SAME_ENERGY, _SAME_DISTANCE = 0.01, 0.01
+# Materials differ in brightness by less than this factor: images that differ more are in another unit.
+_LIKELY_BRIGHTNESS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +39,24 @@ class Measured:
     warnings: tuple[str, ...]
     files: tuple[dict[str, Any], ...]
 
-    @property
-    def counts_per_signal(self) -> float | None:
-        """Grey levels per signal, where eclipsjax simulated the images and wrote them down."""
+    def counts_per_signal(self, tell: Callable[[str], None]) -> float | None:
+        """Grey levels per signal; None where the microscope's gains hold them. `tell` gets a sentence on a guess."""
+        if self.note is not None:
+            return None
+        told = self._counts_told()
+        if told is not None:
+            return told
+        typical = float(typical_counts(self.set.images, self.scope))
+        if max(typical, 1.0 / typical) < _LIKELY_BRIGHTNESS:
+            return None
+        tell(
+            f"the microscope's gains hold no grey levels: {typical:.4g} of them are taken for a signal of 1, by which "
+            "a typical pixel is as bright as level ground; calibrate it to know pedestals in this unit."
+        )
+        return typical
+
+    def _counts_told(self) -> float | None:
+        """What eclipsjax wrote into the images when it simulated them."""
         told = {record.raw.get("counts_per_signal") for record in self.set.records}
         value = told.pop() if len(told) == 1 else None
         return float(value) if isinstance(value, (int, float)) and math.isfinite(value) and value > 0 else None
@@ -125,14 +143,12 @@ def _disagreements(found: SegmentImages, scope: Microscope) -> list[str]:
 def _described(found: SegmentImages) -> list[dict[str, Any]]:
     described = []
     for record, name in zip(found.records, found.names, strict=True):
-        with open(record.path, "rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
         described.append(
             {
                 "name": record.path.name,
                 "segment": name,
                 "bytes": record.path.stat().st_size,
-                "sha256": digest,
+                "sha256": sha256(record.path),
                 "pixel_size_nm": found.pixel_size_nm,
             }
         )

@@ -15,7 +15,7 @@ import numpy as np
 from eclipsjax import __version__
 from eclipsjax.cli._running import Stages
 from eclipsjax.imaging.blur import GaussianBlur
-from eclipsjax.imaging.bsesm import NARROW_UM, render
+from eclipsjax.imaging.bsesm import NARROW_UM, flat_signal, render, wide_field_mm
 from eclipsjax.imaging.camera import Camera, GaussianShot, Recorded, SignalToNoise, exposure, record_with_clipping
 from eclipsjax.instrument.acceptance import AcceptanceTable, acceptance
 from eclipsjax.instrument.microscope import Microscope
@@ -56,14 +56,11 @@ class Simulation:
 
 def run_simulation(surface: Surface, scope: Microscope, settings: Settings, stages: Stages) -> Simulation:
     """Acceptance, signals, images. Says on stderr what it decided."""
-    rows, columns = surface.height_nm.shape
-    width_um, height_um = (n * float(surface.pixel_size_nm) * 1e-3 for n in (columns, rows))
-    field_mm = None
-    if max(width_um, height_um) > NARROW_UM:
-        field_mm = (width_um * 1e-3, height_um * 1e-3)
-        size, unit = (1e3, "mm") if max(width_um, height_um) >= 1e3 else (1.0, "um")
+    field_mm = wide_field_mm(surface.height_nm.shape, surface.pixel_size_nm)
+    if field_mm is not None:
+        size, unit = (1.0, "mm") if max(field_mm) >= 1.0 else (1e3, "um")
         stages.note(
-            f"the image spans {width_um / size:.3g} x {height_um / size:.3g} {unit}, more than {NARROW_UM:g} um: "
+            f"the image spans {size * field_mm[0]:.3g} x {size * field_mm[1]:.3g} {unit}, more than {NARROW_UM:g} um: "
             "following how the view of the detector changes across it."
         )
     if scope.is_biased:
@@ -190,7 +187,7 @@ def write_page(result: Simulation, folder: Path, title: str, lead: str, extra_fi
             "The instrument",
             [
                 picture(drawings.detector_figure(result.scope), DETECTOR_CAPTION),
-                picture(drawings.sky_figure(result.table, 100 * drawings.flat_signal(result.table)), SKY_CAPTION),
+                picture(drawings.sky_figure(result.table, 100 * np.asarray(flat_signal(result.table))), SKY_CAPTION),
                 *page.instrument_tables(result.scope),
             ],
         ),

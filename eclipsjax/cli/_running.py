@@ -22,6 +22,7 @@ progress_option = click.option(
     "--progress/--no-progress", default=None, help="Progress bar (on by default where stderr is a terminal)."
 )
 open_option = click.option("--no-open", is_flag=True, help="Do not open the page in a browser.")
+show_option = click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
 
 
 def finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
@@ -29,6 +30,29 @@ def finite(context: click.Context, option: click.Parameter, value: float | None)
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number.", context, option)
     return value
+
+
+pixel_size_option = click.option(
+    "--pixel-size-nm", type=float, callback=finite, help="Nanometres per pixel, where the files do not say."
+)
+solve_option = click.option(
+    "--solve",
+    multiple=True,
+    metavar="NAME=STD",
+    help="A number of the microscope that is only known within STD and is solved along, e.g. "
+    "detector.distance_mm=0.2; may be given several times. A calibrated file's numbers are solved along by themselves.",
+)
+
+
+def microscope_option(text: str = "The microscope's YAML file (eclipsjax scope new).") -> Any:
+    """`--microscope FILE`."""
+    return click.option("--microscope", type=click.Path(path_type=Path), required=True, help=text)
+
+
+def output_option(text: str = "Folder for the results.", default: Path | None = None) -> Any:
+    """`-o PATH`, which must be given unless there is a `default`."""
+    needs = {"required": True} if default is None else {"default": default, "show_default": True}
+    return click.option("-o", "--output", type=click.Path(path_type=Path), help=text, **needs)
 
 
 def tell(sentence: str) -> None:
@@ -123,11 +147,6 @@ def stop_if_interrupted() -> None:
         raise KeyboardInterrupt
 
 
-def forget_ctrl_c() -> None:
-    """After work that Ctrl-C ended early and that kept its results: the command goes on."""
-    _ctrl_c.clear()
-
-
 class Stages:
     """A progress bar over named stages of work, with a clock that runs while a stage computes."""
 
@@ -166,9 +185,16 @@ class Stages:
         self._bar.update()
         return result
 
-    def doing(self, what: str) -> None:
-        """What the stage is at, beside its bar."""
-        self._bar.set_description_str(what)
+    def refine(self, work: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """`work(..., report=...)` of a refinement, its steps shown; Ctrl-C ends it early, and the command goes on."""
+
+        def report(step: Any) -> None:
+            self._bar.set_description_str(f"step {step.step}, chi-square {step.chi_square:.4g}")
+            stop_if_interrupted()
+
+        result = work(*args, report=report, **kwargs)
+        _ctrl_c.clear()
+        return result
 
     def note(self, sentence: str) -> None:
         """One line on stderr, above the bar."""

@@ -12,10 +12,12 @@ from eclipsjax.cli._running import (
     Stages,
     finite,
     force_option,
-    forget_ctrl_c,
+    microscope_option,
+    output_option,
+    pixel_size_option,
     prepare_libraries,
     progress_option,
-    stop_if_interrupted,
+    solve_option,
     tell,
 )
 
@@ -23,27 +25,20 @@ if TYPE_CHECKING:
     from eclipsjax.cli._images import Measured
     from eclipsjax.inverse.calibration import Calibration
 
-# What is believed beforehand where only images are given: shares of the gain and of the flat signal, deg.
-_GAIN, _PEDESTAL, _AZIMUTH_DEG = 0.05, 0.2, 5.0
-
 
 def _frames(name: str, text: str) -> Any:
     return click.option(f"--{name}", type=click.Path(path_type=Path), multiple=True, help=text)
 
 
 @click.command()
-@click.option(
-    "--microscope", type=click.Path(path_type=Path), required=True, help="The microscope as it is believed to be."
-)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The calibrated microscope's file."
-)
+@microscope_option("The microscope as it is believed to be.")
+@output_option("The calibrated microscope's file.")
 @_frames("dark", "Frame with the beam blanked; once per segment, or one file that holds all.")
 @_frames("flat", "Frame of a level specimen without relief. A wide one (0.1 mm and more) calibrates by itself.")
 @_frames("shape", "Frame of a known relief, whose heights --heights gives.")
 @click.option("--heights", type=click.Path(path_type=Path), help="Heights of the known relief on the frame's pixels.")
 @_frames("images", "Images of an unknown relief: heights are solved along.")
-@click.option("--pixel-size-nm", type=float, callback=finite, help="Nanometres per pixel, where the files do not say.")
+@pixel_size_option
 @click.option(
     "--flat-tilt-std-deg",
     type=click.FloatRange(0, 10),
@@ -52,12 +47,7 @@ def _frames(name: str, text: str) -> Any:
     show_default=True,
     help="How level the flat specimen is.",
 )
-@click.option(
-    "--solve",
-    multiple=True,
-    metavar="NAME=STD",
-    help="A further number of the microscope and how well it is known, e.g. detector.distance_mm=0.2.",
-)
+@solve_option
 @force_option
 @progress_option
 def calibrate(
@@ -164,31 +154,10 @@ def _from_frames(sets: dict[str, Any], heights: Path | None, tilt_std_deg: float
 
 
 def _from_images(measured: Measured, solved: dict[str, float], stages: Stages) -> Calibration:
-    from eclipsjax.inverse.calibrate import flat_signal
-    from eclipsjax.inverse.pipeline import reconstruct
-    from eclipsjax.inverse.refine import Progress, Refined
+    from eclipsjax.inverse.calibrate import calibrate_from_images
 
-    def report(step: Progress) -> None:
-        stages.doing(f"step {step.step}, chi-square {step.chi_square:.4g}")
-        stop_if_interrupted()
-
-    segments = measured.scope.detector.segments
-    flat = float(flat_signal(measured.scope, None).mean())
-    believed = {
-        "detector.segments.gain": _GAIN * float(segments.gain.mean()),
-        "detector.segments.pedestal": _PEDESTAL * flat,
-        "detector.segments.azimuth_deg": _AZIMUTH_DEG,
-    }
-    method = Refined(iterations=60, draws=0, uncertain=believed | solved)
-    found = reconstruct(
-        measured.set.images,
-        measured.set.pixel_size_nm,
-        measured.scope,
-        method,
-        grey_range=measured.grey_range,
-        report=report,
-    )
-    forget_ctrl_c()
+    images, pixel, scope = measured.set.images, measured.set.pixel_size_nm, measured.scope
+    found = stages.refine(calibrate_from_images, images, pixel, scope, solved, grey_range=measured.grey_range)
     stages.note(found.sentence)
     return found.calibration
 

@@ -11,12 +11,11 @@ from eclipsjax.cli._folder import results_folder
 from eclipsjax.cli._running import (
     Stages,
     force_option,
-    forget_ctrl_c,
     open_in_browser,
     open_option,
+    output_option,
     prepare_libraries,
     progress_option,
-    stop_if_interrupted,
     tell,
 )
 
@@ -29,14 +28,7 @@ _NOTE = (
 
 
 @click.command()
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    default=Path("eclipsjax-demo"),
-    show_default=True,
-    help="Folder for the results.",
-)
+@output_option(default=Path("eclipsjax-demo"))
 @click.option("--size", type=click.IntRange(32, 2048), default=256, show_default=True, help="Pixels along each side.")
 @open_option
 @force_option
@@ -99,18 +91,10 @@ def _specimen(size: int) -> Any:
 def _reconstruct(simulated: Any, stages: Stages) -> Any:
     from eclipsjax.imaging.camera import Camera
     from eclipsjax.inverse.pipeline import reconstruct
-    from eclipsjax.inverse.refine import Progress
-
-    def report(step: Progress) -> None:
-        stages.doing(f"step {step.step}, chi-square {step.chi_square:.4g}")
-        stop_if_interrupted()
 
     camera = Camera(simulated.counts_per_signal, bits=simulated.settings.bits)
-    found = reconstruct(
-        simulated.recorded.images, simulated.surface.pixel_size_nm, simulated.scope, camera=camera, report=report
-    )
-    forget_ctrl_c()
-    return found
+    pixel = simulated.surface.pixel_size_nm
+    return stages.refine(reconstruct, simulated.recorded.images, pixel, simulated.scope, camera=camera)
 
 
 def _verdict(found: Any, surface: Any) -> str:

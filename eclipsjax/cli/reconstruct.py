@@ -10,13 +10,15 @@ import click
 from eclipsjax.cli._folder import keep_inputs, results_folder
 from eclipsjax.cli._running import (
     Stages,
-    finite,
     force_option,
-    forget_ctrl_c,
+    microscope_option,
     open_in_browser,
+    output_option,
+    pixel_size_option,
     prepare_libraries,
     progress_option,
-    stop_if_interrupted,
+    show_option,
+    solve_option,
     tell,
 )
 
@@ -30,14 +32,9 @@ STAGES = ["read", "reconstruct", "write", "page"]
 
 @click.command()
 @click.argument("images", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="IMAGE...")
-@click.option(
-    "--microscope",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The microscope's YAML file (eclipsjax scope new).",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-@click.option("--pixel-size-nm", type=float, callback=finite, help="Nanometres per pixel, where the files do not say.")
+@microscope_option()
+@output_option()
+@pixel_size_option
 @click.option(
     "--method",
     type=click.Choice(["refined", "photometric"]),
@@ -45,16 +42,10 @@ STAGES = ["read", "reconstruct", "write", "page"]
     show_default=True,
     help="Through the exact simulator, or in closed form (a second; nothing hidden).",
 )
-@click.option(
-    "--solve",
-    multiple=True,
-    metavar="NAME=STD",
-    help="A number of the microscope that is only known within STD and is solved along; may be given several times. A "
-    "calibrated file's numbers are solved along by themselves.",
-)
+@solve_option
 @click.option("--iterations", type=click.IntRange(1, 1000), default=40, show_default=True, help="Most steps (refined).")
 @click.option("--export", "exports", type=click.Choice(EXPORTS), multiple=True, help="Heights in this format, too.")
-@click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
+@show_option
 @force_option
 @progress_option
 def reconstruct(
@@ -108,23 +99,18 @@ def _reconstruct(
 
     from eclipsjax.imaging.camera import Camera
     from eclipsjax.inverse.pipeline import Photometric, reconstruct
-    from eclipsjax.inverse.refine import Progress, Refined
-
-    def report(step: Progress) -> None:
-        stages.doing(f"step {step.step}, chi-square {step.chi_square:.4g}")
-        stop_if_interrupted()
+    from eclipsjax.inverse.refine import Refined
 
     chosen = Photometric() if method == "photometric" else Refined(iterations=iterations, uncertain=solved)
-    result = reconstruct(
+    result = stages.refine(
+        reconstruct,
         measured.set.images,
         measured.set.pixel_size_nm,
         measured.scope,
         chosen,
-        camera=Camera(measured.counts_per_signal),
+        camera=Camera(measured.counts_per_signal(stages.note)),
         grey_range=measured.grey_range,
-        report=report,
     )
-    forget_ctrl_c()
     return dataclasses.replace(result, warnings=(*measured.warnings, *result.warnings))
 
 

@@ -13,6 +13,7 @@ from eclipsjax.cli._running import (
     check_device,
     finite,
     force_option,
+    output_option,
     prepare_libraries,
     progress_option,
     tell,
@@ -80,7 +81,7 @@ def check(file: Path) -> None:
 
 @scope.command()
 @_FILE
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the pictures.")
+@output_option("Folder for the pictures.")
 @force_option
 @progress_option
 def show(file: Path, output: Path, force: bool, progress: bool | None) -> None:
@@ -101,8 +102,11 @@ def show(file: Path, output: Path, force: bool, progress: bool | None) -> None:
 
 
 def _draw(found, field, table, folder: Path, name: str) -> None:
+    import numpy as np
+
     from eclipsjax import __version__
     from eclipsjax.cli._results import DETECTOR_CAPTION, SKY_CAPTION
+    from eclipsjax.imaging.bsesm import flat_signal
     from eclipsjax.report import drawings, figures, page
 
     flight = (
@@ -116,7 +120,7 @@ def _draw(found, field, table, folder: Path, name: str) -> None:
     drawn = {
         "detector": (drawings.detector_figure(found), DETECTOR_CAPTION),
         "side": (drawings.side_figure(found, field), side),
-        "sky": (drawings.sky_figure(table, 100 * drawings.flat_signal(table)), SKY_CAPTION),
+        "sky": (drawings.sky_figure(table, 100 * np.asarray(flat_signal(table))), SKY_CAPTION),
     }
     pictures = {}
     for key, (figure, caption) in drawn.items():

@@ -12,23 +12,22 @@ from eclipsjax.cli._running import (
     Stages,
     finite,
     force_option,
+    microscope_option,
     open_in_browser,
+    output_option,
+    pixel_size_option,
     prepare_libraries,
     progress_option,
+    show_option,
     tell,
 )
 
 
 @click.command()
 @click.argument("height_file", type=click.Path(path_type=Path))
-@click.option(
-    "--microscope",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="The microscope's YAML file (eclipsjax scope new).",
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for the results.")
-@click.option("--pixel-size-nm", type=float, callback=finite, help="Nanometres per pixel, where the file does not say.")
+@microscope_option()
+@output_option()
+@pixel_size_option
 @click.option("--height-scale-nm", type=float, callback=finite, help="Nanometres per stored unit, where that is not 1.")
 @click.option(
     "--azimuths", type=click.IntRange(4, 1024), default=64, show_default=True, help="Directions around each pixel."
@@ -59,7 +58,7 @@ from eclipsjax.cli._running import (
     show_default=True,
     help="Blur by the interaction volume (standard deviation); with the probe of the microscope's file.",
 )
-@click.option("--open/--no-open", "show", default=False, help="Open the page in a browser.")
+@show_option
 @force_option
 @progress_option
 def simulate(

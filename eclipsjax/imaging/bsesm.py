@@ -17,11 +17,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, SignalStack, concrete, shown
+from eclipsjax._types import InputError, PerSegment, SignalStack, concrete, shown
+from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.visible import ClosedForm, Quadrature
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.specimen.emission import EmissionLaw, Lambertian
-from eclipsjax.specimen.horizon import HardHorizon, Horizon, check_choices, fold_azimuths
+from eclipsjax.specimen.horizon import HardHorizon, Horizon, NoRelief, check_choices, fold_azimuths
 from eclipsjax.specimen.surface import Surface
 
 # Wider images see the detector from noticeably different places: 0.1 deg of false slope.
@@ -94,6 +95,22 @@ def _render(surface, table, azimuths, emission, horizon) -> SignalStack:
     contribution = from_here if weights is None else from_everywhere
     total = fold_azimuths(surface, azimuths, horizon, contribution, per_azimuth)
     return integral.scale[None] * jnp.stack(total)
+
+
+def flat_signal(table: AcceptanceTable, emission: EmissionLaw | None = None) -> PerSegment:
+    """Signal of a level pixel without relief around it, `(segment,)`. Gradient: exact."""
+    level = jnp.zeros((1, 1), table.theta.dtype)
+    return render(Facets.isolated(level, level), table, emission=emission, horizon=NoRelief())[:, 0, 0]
+
+
+def wide_field_mm(shape: tuple[int, int], pixel_size_nm: Any) -> tuple[float, float] | None:
+    """Width and height (mm) of an image `shape` across which the view of the detector changes; None for small ones.
+
+    What `acceptance(scope, field_mm=...)` takes.
+    """
+    rows, columns = shape
+    width, height = (n * float(pixel_size_nm) * 1e-6 for n in (columns, rows))
+    return (width, height) if max(width, height) > 1e-3 * NARROW_UM else None
 
 
 def _position_weights(surface: Surface, table: AcceptanceTable) -> Float[Array, "position y x"]:

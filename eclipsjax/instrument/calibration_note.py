@@ -26,6 +26,8 @@ class CalibrationNote:
     - `std`: standard deviation of each calibrated number, dotted name -> in the number's unit.
     - `settings`: contrast and brightness per segment, energy (keV), working distance (mm): those that are known.
     - `source`: what it was made from, in words.
+
+    Gradient: none.
     """
 
     std: Mapping[str, float]
@@ -33,7 +35,7 @@ class CalibrationNote:
     source: str = ""
 
     def differences(self, settings: Mapping[str, tuple[float, ...]]) -> list[str]:
-        """Sentences on settings that are not those of the calibration."""
+        """Sentences on settings that are not those of the calibration. Gradient: none."""
         said = []
         for name, (_, tolerance) in _SETTINGS.items():
             here, there = settings.get(name), self.settings.get(name)

@@ -20,6 +20,10 @@ def _number(**kwargs):
     return eqx.field(converter=as_real, **kwargs)
 
 
+# Two slopes and the brightness of a pixel are told apart by so many.
+LEAST_SEGMENTS = 3
+
+
 class Beam(eqx.Module):
     """The primary beam.
 

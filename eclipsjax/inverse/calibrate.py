@@ -9,7 +9,7 @@ level specimen looks like a dome of known radius (D J / 4 K).
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -18,25 +18,33 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Scalar, SignalStack, as_real, shown
-from eclipsjax.imaging.bsesm import NARROW_UM, render
+from eclipsjax._types import InputError, SignalStack, as_real, shown
+from eclipsjax.imaging.bsesm import flat_signal, render, wide_field_mm
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import NoField, acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.calibration import Calibration, calibrated
-from eclipsjax.inverse.measurement import check_images, detail_noise
-from eclipsjax.inverse.uncertain import Instrument, Model
+from eclipsjax.inverse.measurement import check_images, detail_noise, typical_counts
+from eclipsjax.inverse.pipeline import reconstruct
+from eclipsjax.inverse.reconstruction import Reconstruction
+from eclipsjax.inverse.refine import Progress, Refined
+from eclipsjax.inverse.uncertain import AZIMUTH, Instrument, Model
 from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.horizon import HardHorizon, NoRelief
 from eclipsjax.specimen.surface import Surface, check_pixel_size
 
 _ROUNDS, _AZIMUTHS = 12, 64
+# How far relief is searched for what hides the detector: pixels per pixel of height (detectors 63 deg wide), and most.
+_STEEPEST_VIEW, _FARTHEST_PX = 2.0, 256
 # A flat field is compared in so many blocks along each side; a share of its mean below which noise is not believed.
 _BLOCKS, _LEAST_NOISE = 24, 1e-4
 # A dark frame with more of its pixels at one extreme says nothing of its mean.
 _MOST_CUT = 0.02
 # Wide enough to leave everything to the frames: gains and pedestals as shares of themselves and of the flat signal.
 _WIDE_GAIN, _WIDE_PEDESTAL = 1.0, 1.0
+# What is believed of a microscope when nothing but images is at hand: likewise, and deg. Most steps with those.
+_LIKELY_GAIN, _LIKELY_PEDESTAL, _LIKELY_AZIMUTH_DEG, _STEPS = 0.05, 0.2, 5.0, 60
+_GAIN, _PEDESTAL = "detector.segments.gain", "detector.segments.pedestal"
 
 
 class Frame(eqx.Module):
@@ -80,19 +88,13 @@ class Flat(Frame):
     - `tilt_std_deg`: how level it is: standard deviation of its tilt about either axis, deg; solved along.
     """
 
-    pixel_size_nm: Scalar = eqx.field(converter=lambda v: as_real(v, "pixel_size_nm"))
-    tilt_std_deg: Scalar = eqx.field(converter=lambda v: as_real(v, "tilt_std_deg"), default=0.1)
+    pixel_size_nm: float = eqx.field(static=True, converter=float)
+    tilt_std_deg: float = eqx.field(static=True, converter=float, default=0.1)
 
     @property
     def own(self) -> int:
         """Two tilts, where they are not known."""
-        return 2 if float(self.tilt_std_deg) > 0 else 0
-
-    @property
-    def field_mm(self) -> tuple[float, float]:
-        """Width and height of the field of view, mm."""
-        rows, columns = self.images.shape[1:]
-        return tuple(n * float(self.pixel_size_nm) * 1e-6 for n in (columns, rows))
+        return 2 if self.tilt_std_deg > 0 else 0
 
     def observed(self) -> tuple[Array, Array]:
         """Means of blocks, `(segment, down, across)`. Gradient: exact."""
@@ -105,11 +107,10 @@ class Flat(Frame):
         dtype = model.scope.detector.distance_mm.dtype
         slopes = jnp.zeros(2, dtype)
         if self.own:
-            slopes = jnp.tan(jnp.deg2rad(self.tilt_std_deg.astype(dtype) * numbers))
-        width, height = self.field_mm
-        is_wide = max(width, height) > 1e-3 * NARROW_UM
-        table = acceptance(model.scope, field_mm=(width, height) if is_wide else None, field=NoField())
-        if is_wide:
+            slopes = jnp.tan(jnp.deg2rad(self.tilt_std_deg * numbers.astype(dtype)))
+        field_mm = wide_field_mm(self.images.shape[1:], self.pixel_size_nm)
+        table = acceptance(model.scope, field_mm=field_mm, field=NoField())
+        if field_mm is not None:
             # Blocks are rendered as pixels of 1 mm: the field spans as many of them as fit into the image.
             rows, columns = self.images.shape[1:]
             spans = jnp.array([columns / (columns // across), rows / (rows // down)], dtype)
@@ -132,12 +133,20 @@ class Shape(Frame):
     """
 
     surface: Surface
-    offset_std_px: Scalar = eqx.field(converter=lambda v: as_real(v, "offset_std_px"), default=0.5)
+    offset_std_px: float = eqx.field(static=True)
+    field_mm: tuple[float, float] | None = eqx.field(static=True)
+    radius_px: int = eqx.field(static=True)
+
+    def __init__(self, images: Any, surface: Surface, offset_std_px: float = 0.5):
+        self.images, self.surface, self.offset_std_px = images, surface, float(offset_std_px)
+        pixel = float(surface.pixel_size_nm)
+        self.field_mm = wide_field_mm(surface.height_nm.shape, pixel)
+        self.radius_px = min(int(np.ptp(np.asarray(surface.height_nm)) / pixel * _STEEPEST_VIEW) + 2, _FARTHEST_PX)
 
     @property
     def own(self) -> int:
         """Two shifts, where they are not known, and the brightness."""
-        return 3 if float(self.offset_std_px) > 0 else 1
+        return 3 if self.offset_std_px > 0 else 1
 
     def observed(self) -> tuple[Array, Array]:
         """Every pixel. Gradient: exact."""
@@ -152,9 +161,8 @@ class Shape(Frame):
             shift = self.offset_std_px * numbers[1:] * self.surface.pixel_size_nm
             height = height - shift[0].astype(height.dtype) * slope_x - shift[1].astype(height.dtype) * slope_y
         surface = Surface(height, self.surface.pixel_size_nm)
-        table = acceptance(model.scope, field=NoField())
-        radius = int(np.ptp(np.asarray(self.surface.height_nm)) / float(self.surface.pixel_size_nm) * 2.0) + 2
-        horizon = HardHorizon(radius_px=min(radius, 256))
+        table = acceptance(model.scope, field_mm=self.field_mm, field=NoField())
+        horizon = HardHorizon(radius_px=self.radius_px)
         signal = render(surface, table, _AZIMUTHS, None, model.emission, horizon)
         segments = model.scope.detector.segments
         brightness = jnp.exp(numbers[0])
@@ -182,46 +190,103 @@ def calibrate(
     """
     frames = tuple(frames)
     _check_frames(frames, scope)
-    scope = _roughly_scaled(scope, frames, emission)
-    uncertain = _with_amplifier(scope, dict(uncertain or {}))
+    uncertain = dict(uncertain or {})
+    stems = {name.split("[")[0] for name in uncertain}
+    if _GAIN not in stems:
+        scope = _roughly_scaled(scope, frames, emission)
+    uncertain = _with_amplifier(scope, uncertain, stems)
     instrument = Instrument.of(scope, uncertain, emission=emission)
-    observed = [frame.observed() for frame in frames]
-    values = jnp.concatenate([value.ravel() for value, _ in observed])
-    inverse = 1.0 / jnp.concatenate([std.ravel() for _, std in observed])
-    own = [frame.own for frame in frames]
+    problem = _Problem(instrument, frames, [frame.observed() for frame in frames])
+    unknowns, covariance, chi_square = _gauss_newton(problem)
     count = len(instrument.names)
-
-    def residual(unknowns):
-        model = instrument.shifted(unknowns[:count])
-        parts, first = [], count
-        for frame, size in zip(frames, own, strict=True):
-            parts.append(frame.predicted(model, unknowns[first : first + size]).ravel())
-            first += size
-        return (jnp.concatenate(parts) - values) * inverse
-
-    unknowns, covariance, chi_square = _gauss_newton(residual, jnp.zeros(count + sum(own), values.dtype))
     return calibrated(instrument, unknowns[:count], covariance[:count, :count], chi_square)
 
 
-def _gauss_newton(residual: Any, start: Array) -> tuple[Array, Array, Array]:
-    """Least squares of `residual` and of the unknowns themselves; stops when steps are small beside their errors."""
-    value_and_jacobian = jax.jit(lambda v: (residual(v), jax.jacfwd(residual)(v)))
-    value = jax.jit(lambda v: jnp.sum(residual(v) ** 2) + jnp.sum(v**2))
-    unknowns, eye = start, jnp.eye(start.size, dtype=start.dtype)
-    best = float(value(unknowns))
+def calibrate_from_images(
+    images: Any,
+    pixel_size_nm: Any,
+    scope: Microscope,
+    uncertain: Mapping[str, float] | None = None,
+    emission: EmissionLaw | None = None,
+    grey_range: tuple[float | None, float | None] | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> Reconstruction:
+    """Numbers of the microscope from images of an unknown relief, jointly with its heights.
+
+    - `images`, `pixel_size_nm`, `scope`, `emission`, `grey_range`, `report`: as in `reconstruct`. Gains come out in
+      grey levels per signal of this specimen's material, whatever those of `scope` are in.
+    - `uncertain`: numbers to solve for, dotted name -> standard deviation beforehand, in the number's unit. Gains (5 %
+      known), pedestals (20 % of the flat signal) and azimuths (5 deg) are always among them, unless given here.
+
+    Returns a `Reconstruction`: its `calibration` holds the numbers; heights come without standard deviations.
+    Gradient: none (a search).
+    """
+    segments = scope.detector.segments
+    gain = segments.gain * typical_counts(images, scope, emission).astype(segments.gain.dtype)
+    scope = eqx.tree_at(lambda s: s.detector.segments.gain, scope, gain)
+    believed = {
+        _GAIN: _LIKELY_GAIN * float(jnp.mean(gain)),
+        _PEDESTAL: _LIKELY_PEDESTAL * float(jnp.mean(flat_signal(acceptance(scope), emission))),
+        AZIMUTH: _LIKELY_AZIMUTH_DEG,
+    }
+    given = dict(uncertain or {})
+    stems = {name.split("[")[0] for name in given}
+    believed = {name: std for name, std in believed.items() if name not in stems}
+    method = Refined(iterations=_STEPS, draws=0, uncertain=believed | given)
+    return reconstruct(images, pixel_size_nm, scope, method, None, emission, grey_range, report)
+
+
+class _Problem(eqx.Module):
+    """An instrument, frames, and for each the grey values observed and their standard deviations."""
+
+    instrument: Instrument
+    frames: tuple[Frame, ...]
+    observed: list[tuple[Array, Array]]
+
+    @property
+    def start(self) -> Array:
+        """Unknowns: shifts of the instrument's numbers, then each frame's own."""
+        count = len(self.instrument.names) + sum(frame.own for frame in self.frames)
+        return jnp.zeros(count, self.observed[0][0].dtype)
+
+    def residual(self, unknowns: Array) -> Array:
+        """Predicted less observed, in standard deviations."""
+        first = len(self.instrument.names)
+        model, parts = self.instrument.shifted(unknowns[:first]), []
+        for frame, (value, std) in zip(self.frames, self.observed, strict=True):
+            predicted = frame.predicted(model, unknowns[first : first + frame.own])
+            parts.append(((predicted - value) / std).ravel())
+            first += frame.own
+        return jnp.concatenate(parts)
+
+
+@jax.jit
+def _residual_and_jacobian(unknowns: Array, problem: _Problem) -> tuple[Array, Array]:
+    return problem.residual(unknowns), jax.jacfwd(problem.residual)(unknowns)
+
+
+@jax.jit
+def _value(unknowns: Array, problem: _Problem) -> Array:
+    return jnp.sum(problem.residual(unknowns) ** 2) + jnp.sum(unknowns**2)
+
+
+def _gauss_newton(problem: _Problem) -> tuple[Array, Array, Array]:
+    """Least squares of residuals and of the unknowns themselves; stops when steps are small beside their errors."""
+    unknowns = problem.start
+    eye, best = jnp.eye(unknowns.size, dtype=unknowns.dtype), float(_value(unknowns, problem))
     for _ in range(_ROUNDS):
-        left, jacobian = value_and_jacobian(unknowns)
+        left, jacobian = _residual_and_jacobian(unknowns, problem)
         covariance = jnp.linalg.inv(jacobian.T @ jacobian + eye)
         step = -covariance @ (jacobian.T @ left + unknowns)
         length = 1.0
-        while length > 1e-3 and not (new := float(value(unknowns + length * step))) <= best * (1 + 1e-6):
+        while length > 1e-3 and not (new := float(_value(unknowns + length * step, problem))) <= best * (1 + 1e-6):
             length *= 0.3
         if length <= 1e-3:
             break
         unknowns, best = unknowns + length * step, new
         if float(jnp.max(jnp.abs(step) / jnp.sqrt(jnp.diag(covariance)))) < 1e-2:
             break
-    left, jacobian = value_and_jacobian(unknowns)
+    left, jacobian = _residual_and_jacobian(unknowns, problem)
     information = jacobian.T @ jacobian
     covariance = jnp.linalg.inv(information + eye)
     freedom = max(left.size - float(jnp.trace(covariance @ information)), 1.0)
@@ -239,19 +304,12 @@ def _block_means(images: SignalStack, down: int, across: int) -> tuple[Float[Arr
     return means, jnp.broadcast_to((noise / np.sqrt(high * wide))[:, None, None], means.shape)
 
 
-def flat_signal(scope: Microscope, emission: EmissionLaw | None) -> np.ndarray:
-    """Signal of a level pixel in every segment."""
-    level = jnp.zeros((1, 1))
-    table = acceptance(scope)
-    return np.asarray(render(Facets.isolated(level, level), table, _AZIMUTHS, None, emission, NoRelief())[:, 0, 0])
-
-
 def _roughly_scaled(scope: Microscope, frames: tuple[Frame, ...], emission: EmissionLaw | None) -> Microscope:
     """Gains of the right size to start from: grey levels per unit of signal."""
     lit = [frame for frame in frames if not isinstance(frame, Dark)]
     if not lit:
         return scope
-    signal = flat_signal(scope, emission)
+    signal = np.asarray(flat_signal(acceptance(scope), emission))
     grey = np.asarray(jnp.mean(lit[0].images, axis=(1, 2)))
     dark = next((np.asarray(jnp.mean(f.images, axis=(1, 2))) for f in frames if isinstance(f, Dark)), None)
     segments = scope.detector.segments
@@ -271,14 +329,12 @@ def _roughly_scaled(scope: Microscope, frames: tuple[Frame, ...], emission: Emis
     )
 
 
-def _with_amplifier(scope: Microscope, uncertain: dict[str, float]) -> dict[str, float]:
+def _with_amplifier(scope: Microscope, uncertain: dict[str, float], stems: set[str]) -> dict[str, float]:
     """`uncertain` with gains and pedestals of which nothing is known beforehand, unless it says so."""
-    stems = {name.split("[")[0] for name in uncertain}
-    gain, pedestal = "detector.segments.gain", "detector.segments.pedestal"
-    if gain not in stems:
-        uncertain[gain] = _WIDE_GAIN * float(np.mean(np.asarray(scope.detector.segments.gain)))
-    if pedestal not in stems:
-        uncertain[pedestal] = _WIDE_PEDESTAL * float(np.mean(flat_signal(scope, None)))
+    if _GAIN not in stems:
+        uncertain[_GAIN] = _WIDE_GAIN * float(np.mean(np.asarray(scope.detector.segments.gain)))
+    if _PEDESTAL not in stems:
+        uncertain[_PEDESTAL] = _WIDE_PEDESTAL * float(jnp.mean(flat_signal(acceptance(scope))))
     return uncertain
 
 

@@ -25,7 +25,7 @@ class Point(NamedTuple):
 
     - `unknowns`: any pytree of arrays; `value`, `chi_square`: there; `gradient`: like `unknowns`.
     - `promised`: decrease that the last step was expected to bring; `decrease`: what it brought.
-    - `steps`, `evaluations`: so far. `stuck`: whether no step along the last direction led down.
+    - `steps`: so far. `stuck`: whether no step along the last direction led down.
     """
 
     unknowns: Any
@@ -35,7 +35,6 @@ class Point(NamedTuple):
     promised: float = math.inf
     decrease: float = math.inf
     steps: int = 0
-    evaluations: int = 1
     stuck: bool = False
 
 
@@ -64,7 +63,6 @@ def descend(evaluate: Evaluate, metric: Callable[[Any], Solve], start: Any, rene
                 return
             if new.stuck:
                 memory.clear()
-                point = point._replace(evaluations=new.evaluations)
                 break
             _remember(memory, point, new)
             point, fresh = new, False
@@ -85,20 +83,16 @@ def _direction(solve: Solve, memory: Any, gradient: Any) -> Any:
 
 
 def _line_search(evaluate: Evaluate, point: Point, step: Any) -> Point:
-    slope, length, tried = _dot(point.gradient, step), 1.0, 0
+    slope, length = _dot(point.gradient, step), 1.0
     if not slope < 0:
         return point._replace(stuck=True)
-    while tried < _TRIES:
+    for _ in range(_TRIES):
         unknowns = _plus(point.unknowns, length, step)
         value, chi_square, gradient = evaluate(unknowns)
-        tried += 1
         if value <= point.value + _SUFFICIENT * length * slope + _ROUNDING * abs(point.value):
-            return Point(
-                unknowns, value, chi_square, gradient, -0.5 * slope, point.value - value, point.steps + 1,
-                point.evaluations + tried,
-            )  # fmt: skip
+            return Point(unknowns, value, chi_square, gradient, -0.5 * slope, point.value - value, point.steps + 1)
         length *= _shorter(value - point.value, slope * length)
-    return point._replace(evaluations=point.evaluations + tried, stuck=True)
+    return point._replace(stuck=True)
 
 
 def _shorter(rise: float, slope: float) -> float:

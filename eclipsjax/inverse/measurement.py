@@ -10,14 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from eclipsjax._types import InputError, PerSegment, SignalStack, as_real, at_pixels, concrete, shown
+from eclipsjax._types import InputError, PerSegment, Scalar, SignalStack, as_real, at_pixels, concrete, shown
+from eclipsjax.imaging.bsesm import flat_signal
 from eclipsjax.imaging.camera import Camera
 from eclipsjax.imaging.fisher import LevelNoise
-from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.instrument.acceptance import acceptance
+from eclipsjax.instrument.microscope import LEAST_SEGMENTS, Microscope
+from eclipsjax.specimen.emission import EmissionLaw
 
-LEAST_SEGMENTS = 3
 # Median of |x| of a normal deviate; noise below which an image is taken as free of it, as a share of its mean level.
-_MEDIAN_OF_NORMAL, _NOISELESS = 0.6744897501960817, 1e-3
+MEDIAN_OF_NORMAL, _NOISELESS = 0.6744897501960817, 1e-3
 # Noise is read off detail within so many standard deviations, which leaves this share of a normal variance.
 _CUT, _CUTS, _LEFT_OF_VARIANCE = 1.5, 12, 0.5515615
 # Pixels that may lie at the end of the grey range before a channel says too little.
@@ -41,6 +43,11 @@ class Measurement(eqx.Module):
     below: Bool[Array, "segment y x"]
     above: Bool[Array, "segment y x"]
     counts: PerSegment
+
+    @property
+    def std(self) -> Float[Array, "segment"]:
+        """Standard deviation of each channel's noise, but for the counting of electrons."""
+        return jnp.broadcast_to(self.noise.additive_std, self.level.shape[:1]).astype(self.level.dtype)
 
     @property
     def measured(self) -> Bool[Array, "segment y x"]:
@@ -79,6 +86,27 @@ def measure(
     _check_channels(images, below | above, segments.names)
     level = images / counts[:, None, None] + segments.pedestal[:, None, None]
     return Measurement(level, _noise(level, counts, scope, camera), below, above, counts)
+
+
+def typical_counts(images: Any, scope: Microscope, emission: EmissionLaw | None = None) -> Scalar:
+    """Grey levels per signal with which `images` `(segment, y, x)` are as bright as level ground by the scope's gains.
+
+    For scopes whose gains only say how segments compare: pedestals are signals, so images need the scale. What it is
+    off by is the brightness of the specimen over the one that the pedestals were stated for.
+    Gradient: exact.
+    """
+    images = check_images(images, scope)
+    segments = scope.detector.segments
+    expected = jnp.mean(segments.gain * (flat_signal(acceptance(scope), emission) - segments.pedestal))
+    value, lit = concrete(expected), concrete(jnp.mean(images))
+    if value is not None and not value > 0:
+        raise InputError(
+            "detector.segments.pedestal is as large as the signal of level ground: a pedestal is a signal below which "
+            "the image is black, so give less."
+        )
+    if lit is not None and not lit > 0:
+        raise InputError(f"the images' mean is {lit:g}: grey levels are not negative, so give them as recorded.")
+    return jnp.mean(images) / expected.astype(images.dtype)
 
 
 def check_images(images: Any, scope: Microscope) -> SignalStack:
@@ -173,7 +201,7 @@ def detail_noise(level: SignalStack) -> Float[Array, "segment"]:
     even = level[:, :rows, :columns]
     detail = 0.5 * (even[:, ::2, ::2] - even[:, 1::2, ::2] - even[:, ::2, 1::2] + even[:, 1::2, 1::2])
     detail = detail.reshape(level.shape[0], -1)
-    std = jnp.median(jnp.abs(detail), axis=1) / _MEDIAN_OF_NORMAL
+    std = jnp.median(jnp.abs(detail), axis=1) / MEDIAN_OF_NORMAL
     for _ in range(_CUTS):
         inside = (jnp.abs(detail) < _CUT * std[:, None]).astype(level.dtype)
         count = jnp.maximum(jnp.sum(inside, axis=1), 1.0)

@@ -25,6 +25,7 @@ from eclipsjax.imaging.blur import GaussianBlur
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.fisher import Precision, slope_response
+from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import flat_response
 from eclipsjax.inverse.smoothness import EdgePreserving
@@ -52,19 +53,18 @@ class Unknowns(eqx.Module):
 class Problem(eqx.Module):
     """What the heights are to explain, and by which model.
 
-    - `measurement`, `pixel_size_nm`: the images. `reference`: `(segment, y, x)` levels for which the noise is taken.
+    - `measurement`, `pixel_size_nm`: the images.
     - `instrument`: microscope and emission with their uncertain numbers. `horizon`, `azimuths`: as in `render`.
     - `blur`: of the camera, or None.
     - `spread`: relative standard deviation of the brightness from pixel to pixel; 0 for a uniform one, inf for none
       known.
     - `outlier`: residuals (root of r' P r) beyond which a pixel pulls no harder; inf for never.
     - `smoothness`: what is expected of the relief, in units of the noise of a level pixel's slope, which follows from
-      `flat_precision`, `(segment, segment)`, the inverse covariance of a level pixel's levels.
+      `precision`, `(segment, segment)`, the inverse covariance of a level pixel's levels, taken for every pixel's.
     - `window` (static): rows and columns that are worked on at once.
     """
 
     measurement: Measurement
-    reference: SignalStack
     pixel_size_nm: Scalar
     instrument: Instrument
     horizon: Any
@@ -72,7 +72,7 @@ class Problem(eqx.Module):
     spread: Scalar
     outlier: Scalar
     smoothness: EdgePreserving
-    flat_precision: Float[Array, "segment segment"]
+    precision: Float[Array, "segment segment"]
     azimuths: int = eqx.field(static=True)
     window: tuple[int, int] = eqx.field(static=True)
 
@@ -110,21 +110,20 @@ def slope_noise(unknowns: Unknowns, problem: Problem) -> Scalar:
     """
     model = problem.instrument.shifted(unknowns.overall[1:])
     flat = flat_response(problem.instrument.table(model), model.emission)[:, 1:, 0, 0]
-    dtype = problem.flat_precision.dtype
+    dtype = problem.precision.dtype
     gain = jnp.exp(unknowns.overall[0]) * problem.instrument.relative_gain(model).astype(dtype)
     response = flat.astype(dtype) * gain[:, None]
-    information = response.T @ problem.flat_precision @ response
+    information = response.T @ problem.precision @ response
     return jnp.sqrt(0.5 * jnp.trace(jnp.linalg.inv(information)))
 
 
 class LocalFit(eqx.Module):
     """What one tile's pixels tell about their slopes and the overall numbers, heights elsewhere held fixed.
 
-    - `level`: `(segment, y, x)` simulated. - `slopes`: `(2, 2, y, x)` information of the slopes.
+    - `slopes`: `(2, 2, y, x)` information of the slopes.
     - `mixed`: `(overall, 2, y, x)` and `overall`: `(overall, overall)` the other blocks.
     """
 
-    level: SignalStack
     slopes: Float[Array, "2 2 y x"]
     mixed: Float[Array, "overall 2 y x"]
     overall: Float[Array, "overall overall"]
@@ -147,7 +146,7 @@ def tile_information(unknowns: Unknowns, problem: Problem, tile: Tile) -> LocalF
     mixed = jnp.einsum("ilyx,alyx->aiyx", pulled, by_overall)
     overall = jnp.einsum("akyx,yxkl,blyx,yx->ab", by_overall, precision, by_overall, own)
     shape = unknowns.height_nm.shape
-    return LocalFit(*(_placed(v, part.own, tile, shape) for v in (level, slopes, mixed)), overall)
+    return LocalFit(*(_placed(v, part.own, tile, shape) for v in (slopes, mixed)), overall)
 
 
 @jax.jit
@@ -180,7 +179,6 @@ class _Window(eqx.Module):
     problem: Problem
     tile: Tile
     measurement: Measurement
-    reference: SignalStack
     own: Array
     centre_mm: Array
 
@@ -198,10 +196,15 @@ class _Window(eqx.Module):
         off = [tile.start[k].astype(dtype) + 0.5 * (problem.window[k] - shape[k]) for k in (1, 0)]
         centre = jnp.stack(off) * problem.pixel_size_nm * 1e-6
         own = own_rows[:, None] & own_columns[None, :]
-        return cls(problem, tile, measurement, cut(problem.reference), own, centre)
+        return cls(problem, tile, measurement, own, centre)
 
-    def _surface(self, unknowns: Unknowns) -> Surface:
-        return Surface(_cut(unknowns.height_nm, self.tile, self.problem.window), self.problem.pixel_size_nm)
+    def _scene(self, unknowns: Unknowns) -> tuple[Surface, Model, AcceptanceTable]:
+        """The window's relief, the instrument, and what of the detector it sees from there."""
+        instrument = self.problem.instrument
+        model = instrument.shifted(unknowns.overall[1:])
+        height = _cut(unknowns.height_nm, self.tile, self.problem.window)
+        table = instrument.table(model).of_part(self.centre_mm)
+        return Surface(height, self.problem.pixel_size_nm), model, table
 
     def _recorded(self, signal: SignalStack, unknowns: Unknowns, model: Model) -> SignalStack:
         p = self.problem
@@ -213,17 +216,14 @@ class _Window(eqx.Module):
     def simulated(self, unknowns: Unknowns) -> SignalStack:
         """Levels of the window, as the nominal gain and pedestal would give them."""
         p = self.problem
-        model = p.instrument.shifted(unknowns.overall[1:])
-        table = p.instrument.table(model).of_part(self.centre_mm)
-        signal = render(self._surface(unknowns), table, p.azimuths, None, model.emission, p.horizon)
+        surface, model, table = self._scene(unknowns)
+        signal = render(surface, table, p.azimuths, None, model.emission, p.horizon)
         return self._recorded(signal, unknowns, model)
 
     def slope_change(self, unknowns: Unknowns) -> tuple[SignalStack, Float[Array, "2 segment y x"]]:
         """Simulated levels, and how they answer to each pixel's own slopes (blur left out of the answer)."""
         p = self.problem
-        model = p.instrument.shifted(unknowns.overall[1:])
-        table = p.instrument.table(model).of_part(self.centre_mm)
-        surface = self._surface(unknowns)
+        surface, model, table = self._scene(unknowns)
         signal, change = slope_response(surface, table, p.azimuths, model.emission, p.horizon)
         gain = jnp.exp(unknowns.overall[0]) * p.instrument.relative_gain(model).astype(signal.dtype)
         return self._recorded(signal, unknowns, model), change * gain[None, :, None, None]
@@ -231,9 +231,7 @@ class _Window(eqx.Module):
     def hidden(self, unknowns: Unknowns) -> SignalStack:
         """Share of each segment's signal that the relief around a pixel takes away."""
         p = self.problem
-        model = p.instrument.shifted(unknowns.overall[1:])
-        table = p.instrument.table(model).of_part(self.centre_mm)
-        surface = self._surface(unknowns)
+        surface, model, table = self._scene(unknowns)
         seen = render(surface, table, p.azimuths, None, model.emission, p.horizon)
         free = render(Facets.of(surface), table, p.azimuths, None, model.emission, NoRelief())
         return 1.0 - seen / jnp.where(free > 0, free, 1.0)
@@ -250,31 +248,28 @@ class _Window(eqx.Module):
         residual = jnp.where(m.above, std * _bounded(-residual / std), residual)
         return jnp.where(m.below, -std * _bounded(residual / std), residual)
 
-    def _precision(self) -> Precision:
-        return self.measurement.noise.precision(self.reference)
-
     def misfit(self, level: SignalStack) -> tuple[Scalar, Scalar]:
         """Half the sum over the tile's own pixels of the robust squared residual, and the sum of the plain one."""
         residual = self.one_sided(level)
-        precision = self._precision()
-        share = self._share(level, residual, precision)
+        share = self.own_brightness(level, residual)
         left = residual - share[None] * level
         spread = self.problem.spread.astype(level.dtype)
         taken = jnp.where(spread > 0, share / jnp.where(spread > 0, spread, 1.0), 0.0)
         # A sum of squares, where the difference above would cancel and could come out negative.
-        square = jnp.einsum("kyx,yxkl,lyx->yx", left, precision, left) + taken**2
+        square = self._product(left, left) + taken**2
         square = jnp.where(self.own, square, 0.0)
-        limit = self.problem.outlier
-        beyond = square > limit**2
-        root = jnp.sqrt(jnp.where(beyond, square, 1.0))
-        robust = jnp.where(beyond, 2.0 * jnp.where(jnp.isinf(limit), 0.0, limit) * root - limit**2, square)
-        robust = jnp.where(beyond, robust, square)
+        beyond = square > self.problem.outlier**2
+        limit = jnp.where(beyond, self.problem.outlier, 0.0)
+        robust = jnp.where(beyond, 2.0 * limit * jnp.sqrt(jnp.where(beyond, square, 1.0)) - limit**2, square)
         return 0.5 * jnp.sum(robust), jnp.sum(square)
 
-    def _variance_of_share(self, level: SignalStack, precision: Precision) -> Map:
-        """1 / (g' P g + 1 / spread^2): of a pixel's own brightness, given its levels."""
-        spread = self.problem.spread.astype(level.dtype)
-        told = jnp.einsum("kyx,yxkl,lyx->yx", level, precision, level)
+    def _product(self, a: SignalStack, b: SignalStack) -> Map:
+        """a' P b of every pixel."""
+        return jnp.einsum("kyx,kl,lyx->yx", a, self.problem.precision, b)
+
+    def _variance_of_share(self, told: Map) -> Map:
+        """1 / (g' P g + 1 / spread^2) for the first of them `told`: of a pixel's own brightness, given its levels."""
+        spread = self.problem.spread.astype(told.dtype)
         unknown = jnp.isinf(spread)
         variance = jnp.where(unknown, 1.0, spread) ** 2
         from_levels = 1.0 / jnp.where(told > 0, told, 1.0)
@@ -282,18 +277,15 @@ class _Window(eqx.Module):
 
     def own_brightness(self, level: SignalStack, residual: SignalStack) -> Map:
         """By which share a pixel is brighter than the image as a whole, as its own levels tell."""
-        return self._share(level, residual, self._precision())
-
-    def _share(self, level: SignalStack, residual: SignalStack, precision: Precision) -> Map:
-        along = jnp.einsum("kyx,yxkl,lyx->yx", residual, precision, level)
-        return along * self._variance_of_share(level, precision)
+        return self._product(residual, level) * self._variance_of_share(self._product(level, level))
 
     def information_precision(self, level: SignalStack) -> Precision:
         """What the levels say about anything but the pixel's own brightness."""
         told = jnp.sqrt(self._told(level))
-        precision = self._precision() * jnp.einsum("kyx,lyx->yxkl", told, told)
+        precision = jnp.einsum("kyx,kl,lyx->yxkl", told, self.problem.precision, told)
         pulled = jnp.einsum("yxkl,lyx->kyx", precision, level)
-        return precision - jnp.einsum("kyx,lyx,yx->yxkl", pulled, pulled, self._variance_of_share(level, precision))
+        variance = self._variance_of_share(jnp.einsum("kyx,kyx->yx", level, pulled))
+        return precision - jnp.einsum("kyx,lyx,yx->yxkl", pulled, pulled, variance)
 
     def _told(self, level: SignalStack) -> SignalStack:
         """Share of a level's information that is left where it was cut off: curvature of the bound's log likelihood."""
@@ -304,8 +296,7 @@ class _Window(eqx.Module):
         return jnp.where(m.measured, 1.0, jnp.clip(hazard * (hazard + ahead), 0.0, 1.0))
 
     def _std(self, level: SignalStack) -> Array:
-        std = jnp.broadcast_to(self.measurement.noise.additive_std, (len(level),)).astype(level.dtype)
-        return jnp.maximum(std, jnp.finfo(level.dtype).tiny)[:, None, None]
+        return jnp.maximum(self.measurement.std, jnp.finfo(level.dtype).tiny)[:, None, None]
 
 
 def _bounded(inside: Array) -> Array:

@@ -77,6 +77,7 @@ def photometric_slopes(
     return _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds)
 
 
+@partial(jax.jit, static_argnames="shape")
 def flat_response(
     table: AcceptanceTable, emission: EmissionLaw, shape: tuple[int, int] = (1, 1), pixel_size_nm: Any = 1.0
 ) -> Float[Array, "segment 3 y x"]:
@@ -113,12 +114,11 @@ def _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds) -> 
     u, information = _weighted_fit(response, precision, level)
     slopes = _leaning(u)
     for _ in range(rounds):
-        slopes, information = _gauss_newton(slopes, measurement, table, emission, pixel_size_nm)
+        slopes, information = _gauss_newton(slopes, measurement, precision, table, emission, pixel_size_nm)
     slope_x, slope_y, brightness = slopes
     left = level - brightness[None] * _signal(slope_x, slope_y, table, emission, pixel_size_nm, rounds, response)
-    chi_square = jnp.einsum("kyx,yxkl,lyx->yx", left, measurement.noise.precision(level), left)
-    deviation = jnp.broadcast_to(measurement.noise.additive_std, level.shape[:1]).astype(level.dtype)
-    residual = left / deviation[:, None, None]
+    chi_square = jnp.einsum("kyx,yxkl,lyx->yx", left, precision, left)
+    residual = left / measurement.std[:, None, None]
     return Slopes(slope_x, slope_y, _covariance(slopes, information, rounds > 0), brightness, chi_square, residual)
 
 
@@ -168,11 +168,10 @@ def _signal(slope_x, slope_y, table, emission, pixel_size_nm, rounds, response):
     return upward[None] * (response[:, 0] + response[:, 1] * slope_x[None] + response[:, 2] * slope_y[None])
 
 
-def _gauss_newton(slopes, measurement, table, emission, pixel_size_nm):
+def _gauss_newton(slopes, measurement, precision, table, emission, pixel_size_nm):
     """One round on slopes and brightness together, at most half as steep again as before."""
     slope_x, slope_y, brightness = slopes
     signal, change = slope_response(_at(slope_x, slope_y, pixel_size_nm), table, _AZIMUTHS, emission, NoRelief())
-    precision = measurement.noise.precision(measurement.level)
     response = jnp.stack([signal, brightness[None] * change[0], brightness[None] * change[1]], axis=1)
     step, _ = _weighted_fit(response, precision, measurement.level - brightness[None] * signal)
     limit = 0.5 + 0.5 * jnp.sqrt(slope_x**2 + slope_y**2)

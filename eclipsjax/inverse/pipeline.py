@@ -10,20 +10,21 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from eclipsjax._types import InputError, Map, as_real, shown
-from eclipsjax.imaging.bsesm import NARROW_UM
+from eclipsjax.imaging.bsesm import wide_field_mm
 from eclipsjax.imaging.camera import Camera
+from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.height_std import height_std
 from eclipsjax.inverse.integrate import integrate
 from eclipsjax.inverse.integrators.poisson import Poisson
-from eclipsjax.inverse.measurement import Measurement, check_images, measure
+from eclipsjax.inverse.measurement import Measurement, measure
 from eclipsjax.inverse.photometric import Slopes, photometric_slopes
-from eclipsjax.inverse.reconstruction import Outcome, Reconstruction
+from eclipsjax.inverse.reconstruction import Found, Outcome, Reconstruction
 from eclipsjax.inverse.refine import Progress, Refined, refine
 from eclipsjax.inverse.swapped import check_swapped
 from eclipsjax.specimen.emission import EmissionLaw
-from eclipsjax.specimen.surface import Surface, check_pixel_size
+from eclipsjax.specimen.surface import check_pixel_size
 
 # Share of clipped pixels, and chi-square per degree of freedom, beyond which a person is told.
 _MUCH_CUT, _UNEXPLAINED = 0.05, 2.0
@@ -76,78 +77,45 @@ def reconstruct(
         raise InputError(f"method is {shown(method)}: give Refined() or Photometric(), an object.")
     pixel = as_real(pixel_size_nm, "pixel_size_nm")
     check_pixel_size(pixel)
-    images = check_images(images, scope)
     measurement = measure(images, scope, camera, grey_range)
     dtype = measurement.level.dtype
     pixel = pixel.astype(dtype)
-    field_mm = _field_mm(images.shape[1:], float(pixel))
+    field_mm = wide_field_mm(measurement.level.shape[1:], pixel)
     table = acceptance(scope, field_mm=field_mm)
     check_swapped(measurement, table, emission, pixel)
     slopes = photometric_slopes(measurement, table, emission, getattr(method, "rounds", None), pixel)
     integrator = method.integrator if isinstance(method, Photometric) else Poisson()
     height = integrate(slopes.slope_x, slopes.slope_y, pixel, integrator)
     if isinstance(method, Photometric):
-        return _closed_form(height, slopes, measurement, pixel, scope, method, integrator)
-    blur = None if camera is None else camera.blur
-    found = refine(measurement, height, slopes, pixel, scope, method, emission, blur, field_mm, report)
+        found = _closed_form(height, slopes, pixel, integrator)
+    else:
+        blur = None if camera is None else camera.blur
+        found = refine(measurement, height, slopes, pixel, scope, method, emission, blur, field_mm, report)
     return Reconstruction(
-        height_nm=found.height_nm,
-        height_std_nm=found.height_std_nm,
-        normals=Surface(found.height_nm, pixel).normals(),
-        slope_std=found.slope_std,
-        residual=found.residual,
-        occluded=found.occluded,
-        brightness=found.brightness,
-        chi_square=jnp.asarray(found.chi_square, dtype),
+        **found._asdict(),
         scope=scope if found.calibration is None else found.calibration.scope,
         pixel_size_nm=pixel,
-        noise=_noise(measurement),
-        history=found.history,
-        calibration=found.calibration,
-        solved={} if found.calibration is None else found.calibration.solved,
+        noise=measurement.std,
         method=method,
-        outcome=found.outcome,
         warnings=_warnings(measurement, scope, found.outcome, float(found.chi_square)),
     )
 
 
-def _field_mm(shape: tuple[int, int], pixel_nm: float) -> tuple[float, float] | None:
-    width, height = (n * pixel_nm * 1e-6 for n in (shape[1], shape[0]))
-    return (width, height) if max(width, height) > 1e-3 * NARROW_UM else None
-
-
-def _noise(measurement: Measurement) -> Array:
-    return jnp.broadcast_to(measurement.noise.additive_std, (len(measurement.level),))
-
-
-def _closed_form(
-    height: Map, slopes: Slopes, measurement: Measurement, pixel: Array, scope: Microscope, method: Any, integrator: Any
-) -> Reconstruction:
+def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> Found:
     variance = jnp.moveaxis(jnp.diagonal(slopes.covariance, axis1=-2, axis2=-1), -1, 0)
     slope_std = jnp.sqrt(jnp.mean(jnp.median(variance, axis=(1, 2))))
-    std = height_std(integrator, height.shape, slope_std, pixel, slopes.slope_x, slopes.slope_y)
-    normal = jnp.stack([-slopes.slope_x, -slopes.slope_y, jnp.ones_like(slopes.slope_x)], axis=-1)
-    normal = normal / jnp.linalg.norm(normal, axis=-1, keepdims=True)
-    segments = len(measurement.level)
-    chi_square = jnp.mean(slopes.chi_square) / max(segments - 3, 1)
-    return Reconstruction(
+    freedom = max(len(slopes.residual) - 3, 1)
+    return Found(
         height_nm=height,
-        height_std_nm=std,
-        normals=normal,
+        height_std_nm=height_std(integrator, height.shape, slope_std, pixel, slopes.slope_x, slopes.slope_y),
+        normals=Facets.isolated(slopes.slope_x, slopes.slope_y).normals(),
         slope_std=jnp.sqrt(variance),
         residual=slopes.residual,
         occluded=jnp.zeros(height.shape, bool),
         brightness=slopes.brightness,
-        chi_square=chi_square,
-        scope=scope,
-        pixel_size_nm=pixel,
-        noise=_noise(measurement),
+        chi_square=jnp.mean(slopes.chi_square) / freedom,
         history=jnp.zeros((0, 2), height.dtype),
-        calibration=None,
-        solved={},
-        method=method,
         outcome=Outcome.CLOSED_FORM,
-        warnings=_warnings(measurement, scope, Outcome.CLOSED_FORM, float(chi_square)),
     )
 
 

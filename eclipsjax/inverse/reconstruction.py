@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -24,6 +24,22 @@ class Outcome(enum.Enum):
     INTERRUPTED = "Interrupted: heights are the best found until then."
 
 
+class Found(NamedTuple):
+    """What a method finds; all as in `Reconstruction`."""
+
+    height_nm: Map
+    height_std_nm: Map
+    normals: NormalMap
+    slope_std: Float[Array, "2 y x"]
+    residual: SignalStack
+    occluded: Bool[Array, "y x"]
+    brightness: Map
+    chi_square: Scalar
+    history: Float[Array, "step 2"]
+    outcome: Outcome
+    calibration: Calibration | None = None
+
+
 class Reconstruction(eqx.Module):
     """Heights with what is known about them.
 
@@ -36,7 +52,6 @@ class Reconstruction(eqx.Module):
     - `chi_square`: mean squared residual per degree of freedom: 1 where the model explains the images.
     - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
     - `calibration`: the numbers that were solved along, with their covariance; None where there were none.
-    - `solved`: name of each instrument number solved along -> (value, standard deviation).
     - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
     - `history`: `(step, 2)` value and chi-square per degree of freedom after each step.
     - `method`: what reconstructed. `outcome`: how it ended. `warnings`: sentences. The latter two are static.
@@ -58,9 +73,13 @@ class Reconstruction(eqx.Module):
     history: Float[Array, "step 2"]
     calibration: Calibration | None
     method: Any
-    solved: dict[str, tuple[float, float]] = eqx.field(static=True)
     outcome: Outcome = eqx.field(static=True)
     warnings: tuple[str, ...] = eqx.field(static=True)
+
+    @property
+    def solved(self) -> dict[str, tuple[float, float]]:
+        """Value and standard deviation of each instrument number that was solved along, in its unit."""
+        return {} if self.calibration is None else self.calibration.solved
 
     @property
     def sentence(self) -> str:

@@ -16,15 +16,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, whole_number
 from eclipsjax.imaging.blur import FWHM_PER_SIGMA, GaussianBlur
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.inverse.calibration import Calibration, calibrated
+from eclipsjax.inverse.calibration import calibrated
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
-from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
 from eclipsjax.inverse.misfit import (
     LocalFit,
@@ -36,12 +35,13 @@ from eclipsjax.inverse.misfit import (
     tile_value_and_gradient,
 )
 from eclipsjax.inverse.photometric import Slopes, flat_response
-from eclipsjax.inverse.reconstruction import Outcome
+from eclipsjax.inverse.reconstruction import Found, Outcome
 from eclipsjax.inverse.smoothness import EdgePreserving
 from eclipsjax.inverse.tiles import Tiles
 from eclipsjax.inverse.uncertain import Instrument
 from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.horizon import HardHorizon
+from eclipsjax.specimen.surface import Surface
 
 # How far to look for what hides the detector: the first of these that the relief cannot pass.
 _RADII = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -102,21 +102,6 @@ class Refined(eqx.Module):
             raise InputError(f"outlier is {outlier}: give a positive number of standard deviations (inf: none).")
 
 
-class Found(NamedTuple):
-    """Where the search ended; arrays as in `Reconstruction`."""
-
-    height_nm: Map
-    height_std_nm: Map
-    slope_std: Array
-    residual: Array
-    occluded: Array
-    brightness: Map
-    chi_square: float
-    calibration: Calibration | None
-    history: Array
-    outcome: Outcome
-
-
 def refine(
     measurement: Measurement,
     start_nm: Map,
@@ -155,7 +140,6 @@ class _Search:
         flat = flat_response(instrument.nominal, instrument.model.emission)[:, 0, 0, 0].astype(dtype)
         self.problem = Problem(
             measurement=measurement,
-            reference=jnp.broadcast_to((brightness * flat)[:, None, None], level.shape),
             pixel_size_nm=jnp.asarray(pixel_size_nm, dtype),
             instrument=instrument,
             horizon=HardHorizon(radius_px=1),
@@ -163,49 +147,44 @@ class _Search:
             spread=_spread(slopes, measurement, method).astype(dtype),
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
-            flat_precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
+            precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
             azimuths=azimuths,
             window=level.shape[1:],
         )
         self.start_overall = jnp.zeros(1 + len(instrument.names), dtype).at[0].set(jnp.log(brightness))
         self.steepest = math.tan(min(float(_widest(instrument.nominal)), math.radians(89.0)))
         self.history: list[tuple[float, float]] = []
-        self.known = int(jnp.sum(measurement.measured)) - level[0].size
+        self.tiles: Tiles | None = None
+        self.measured, self.pixels = int(jnp.sum(measurement.measured)), level[0].size
 
     def run(self, start_nm: Map) -> Found:
-        point = Point(Unknowns(start_nm, self.start_overall), math.inf, math.inf, None)
-        outcome = Outcome.OUT_OF_STEPS
+        self.best = Point(Unknowns(start_nm, self.start_overall), math.inf, math.inf, None)
         try:
             for outlier in (math.inf, float(self.method.outlier)):
                 self.problem = eqx.tree_at(lambda p: p.outlier, self.problem, jnp.asarray(outlier, start_nm.dtype))
-                point, outcome = self._descend(point)
+                outcome = self._descend()
                 if outcome is not Outcome.CONVERGED:
                     break
-        except KeyboardInterrupt as interrupt:
-            point = getattr(interrupt, "best", point)
+        except KeyboardInterrupt:
             outcome = Outcome.INTERRUPTED
-        return self._found(point, outcome)
+        return self._found(self.best, outcome)
 
-    def _descend(self, point: Point) -> tuple[Point, Outcome]:
-        self._look_far_enough(point.unknowns.height_nm)
+    def _descend(self) -> Outcome:
+        self._look_far_enough(self.best.unknowns.height_nm)
         small = 0
-        try:
-            for step in descend(self._evaluate, self._metric, point.unknowns):
-                point = step
-                self._tell(point)
-                small = small + 1 if min(point.decrease, point.promised) < _ENOUGH * abs(point.value) else 0
-                if small == 2:
-                    return point, Outcome.CONVERGED
-                if len(self.history) > self.method.iterations:
-                    return point, Outcome.OUT_OF_STEPS
-        except KeyboardInterrupt as interrupt:
-            interrupt.best = point
-            raise
-        flat = point.promised < 100 * _ENOUGH * abs(point.value)
-        return point, Outcome.CONVERGED if flat else Outcome.STALLED
+        for point in descend(self._evaluate, self._metric, self.best.unknowns):
+            self.best = point
+            self._tell(point)
+            small = small + 1 if min(point.decrease, point.promised) < _ENOUGH * abs(point.value) else 0
+            if small == 2:
+                return Outcome.CONVERGED
+            if len(self.history) > self.method.iterations:
+                return Outcome.OUT_OF_STEPS
+        flat = self.best.promised < 100 * _ENOUGH * abs(self.best.value)
+        return Outcome.CONVERGED if flat else Outcome.STALLED
 
     def _tell(self, point: Point) -> None:
-        chi_square = point.chi_square / max(self.known, 1)
+        chi_square = point.chi_square / max(self.measured - self.pixels, 1)
         self.history.append((point.value, chi_square))
         if self.report is not None:
             self.report(Progress(len(self.history) - 1, chi_square, time.monotonic() - self.began))
@@ -216,14 +195,10 @@ class _Search:
         shape = height_nm.shape
         reach = min(reach, max(shape) - 1)
         radius = next((r for r in _RADII if r >= reach), _RADII[-1])
-        if radius != self.problem.horizon.radius_px:
-            halo = radius + 2 + math.ceil(self._blur_px())
-            self.tiles = Tiles.of(shape, halo, _MOST_PIXELS)
+        if self.tiles is None or radius != self.problem.horizon.radius_px:
+            self.tiles = Tiles.of(shape, radius + 2 + math.ceil(self._blur_px()), _MOST_PIXELS)
             horizon = HardHorizon(radius_px=radius)
             self.problem = dataclasses.replace(self.problem, horizon=horizon, window=self.tiles.window)
-        elif not hasattr(self, "tiles"):
-            self.tiles = Tiles.of(shape, radius + 2 + math.ceil(self._blur_px()), _MOST_PIXELS)
-            self.problem = dataclasses.replace(self.problem, window=self.tiles.window)
 
     def _blur_px(self) -> float:
         if self.problem.blur is None:
@@ -264,33 +239,35 @@ class _Search:
         std = (nan, jnp.stack([nan, nan])) if not method.draws else posterior_std(
             metric, jax.random.key(0), method.draws
         )  # fmt: skip
-        noise = jnp.broadcast_to(problem.measurement.noise.additive_std, (residual.shape[0],))
-        chi_square = point.chi_square / max(self._freedom(metric, residual.shape[0]), 1.0)
+        chi_square = point.chi_square / max(self._freedom(metric), 1.0)
         calibration = None
         if problem.instrument.names:
             shifts, covariance = unknowns.overall[1:], metric.credible[1:, 1:]
             calibration = calibrated(problem.instrument, shifts, covariance, jnp.asarray(chi_square))
         return Found(
             height_nm=unknowns.height_nm - jnp.mean(unknowns.height_nm),
+            normals=Surface(unknowns.height_nm, problem.pixel_size_nm).normals(),
             height_std_nm=std[0],
             slope_std=std[1],
-            residual=residual / noise[:, None, None].astype(residual.dtype),
+            residual=residual / problem.measurement.std[:, None, None],
             occluded=jnp.max(hidden, axis=0) > _OCCLUDED,
             brightness=jnp.exp(unknowns.overall[0]) * (1.0 + share),
-            chi_square=chi_square,
+            chi_square=jnp.asarray(chi_square, residual.dtype),
             calibration=calibration,
             history=jnp.asarray(np.asarray(self.history), residual.dtype),
             outcome=outcome,
         )
 
-    def _freedom(self, metric: Metric, segments: int) -> float:
-        """Levels less what was fitted: heights as far as they are free of expectation, brightness likewise."""
+    def _freedom(self, metric: Metric) -> float:
+        """Levels less heights, as far as these are free of what is expected of them.
+
+        A pixel's own brightness takes nothing: what is expected of it is among the squares.
+        """
         told = jnp.mean(metric.slopes[0, 0] + metric.slopes[1, 1])
         laplacian = laplacian_of_modes(metric.modes.shape, metric.modes.dtype)
         bends = [float(jnp.mean(w)) if w.size else 0.0 for w in (metric.stiffness.x, metric.stiffness.y)]
-        free = float(jnp.mean(1.0 / (1.0 + laplacian * 0.5 * sum(bends) / (0.5 * told))))
-        pixels = metric.modes.size
-        return self.known - pixels * (free - 1.0)
+        free = float(jnp.mean(1.0 / (1.0 + laplacian * sum(bends) / told)))
+        return self.measured - self.pixels * free
 
 
 def _widest(table: Any) -> Scalar:
@@ -304,7 +281,7 @@ def _spread(slopes: Slopes, measurement: Measurement, method: Refined) -> Scalar
     if method.spread is not None:
         return method.spread
     relative = slopes.brightness / jnp.median(slopes.brightness) - 1.0
-    varies = jnp.median(jnp.abs(relative)) / 0.6745
+    varies = jnp.median(jnp.abs(relative)) / MEDIAN_OF_NORMAL
     noise = _brightness_noise(measurement)
     beyond = jnp.maximum(varies**2 - noise**2, 0.0)
     return jnp.where(beyond > (_ALIKE * noise) ** 2, jnp.sqrt(beyond), 0.0)
@@ -313,6 +290,5 @@ def _spread(slopes: Slopes, measurement: Measurement, method: Refined) -> Scalar
 def _brightness_noise(measurement: Measurement) -> Scalar:
     """Relative standard deviation of one pixel's brightness, level and unhidden."""
     mean = jnp.mean(measurement.level, axis=(1, 2))
-    std = jnp.broadcast_to(measurement.noise.additive_std, mean.shape)
     counted = jnp.maximum(mean, 0.0) / measurement.noise.electrons
-    return 1.0 / jnp.sqrt(jnp.sum(mean**2 / (std**2 + counted)))
+    return 1.0 / jnp.sqrt(jnp.sum(mean**2 / (measurement.std**2 + counted)))

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from eclipsjax._types import InputError, at_pixels, shown, whole_number
+from eclipsjax.instrument.microscope import LEAST_SEGMENTS
 from eclipsjax.io.heights import SQUARE_TOLERANCE, one_pixel_size
 from eclipsjax.io.vendors.arrays import npy_pages, npz_pages
 from eclipsjax.io.vendors.containers import Page, picture_pages, tiff_pages
@@ -37,7 +38,6 @@ _OPENERS: dict[str, Callable[[Path], AbstractContextManager[list[Page]]]] = {
 _READABLE = ", ".join(_OPENERS)
 # A common divisor of so many different grey levels is the digitiser's and no accident; of fewer, only these are.
 _ENOUGH_LEVELS, _USUAL_STEPS = 16, (16, 64, 256, 257)
-LEAST_SEGMENTS = 3
 # Within one scan these are equal; read-outs of images taken one after the other may jitter by so much.
 _SAME_ROTATION_DEG, _SAME_ENERGY, _SAME_PLACE = 0.1, 0.01, 0.1
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from eclipsjax.imaging.bsesm import render
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.instrument.outline import segment_outlines
@@ -20,8 +18,6 @@ from eclipsjax.report.canvas import INK, legend_beside, new_figure
 from eclipsjax.report.flights import flight_paths as flight_paths
 from eclipsjax.report.labels import segment_azimuths_deg, segment_colour, shown_names
 from eclipsjax.report.side_view import section_azimuth_deg as section_azimuth_deg, side_figure as side_figure
-from eclipsjax.specimen.horizon import NoRelief
-from eclipsjax.specimen.surface import Surface
 
 _FAINT = "#8a929b"
 
@@ -92,9 +88,3 @@ def sky_figure(table: AcceptanceTable, flat_percent: Any = None) -> Figure:
     legend_beside(figure, axes.patches)
     axes.set_title("Where emitted electrons reach each segment", fontsize=11, pad=16)
     return figure
-
-
-def flat_signal(table: AcceptanceTable) -> np.ndarray:
-    """Fraction of the electrons from a flat specimen that each segment collects, `(segment,)`."""
-    one_pixel = Surface(jnp.zeros((1, 1), table.theta.dtype), jnp.ones((), table.theta.dtype))
-    return np.asarray(render(one_pixel, table, horizon=NoRelief()))[:, 0, 0]

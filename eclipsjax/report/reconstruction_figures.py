@@ -203,6 +203,18 @@ def truth_figure(truth_nm: Any, height_nm: Any, pixel_size_nm: float) -> Figure:
 def profile_with_band(
     height_nm: Any, std_nm: Any, pixel_size_nm: float, azimuth_deg: float, truth_nm: Any = None
 ) -> Figure:
+    """`draw_profile` on a figure of its own."""
+    figure = new_figure(9.2, 3.4)
+    axes = figure.add_subplot()
+    draw_profile(axes, height_nm, std_nm, pixel_size_nm, azimuth_deg, truth_nm)
+    axes.set_title(f"Profile through the middle, azimuth {azimuth_deg:.1f}°", fontsize=10)
+    legend_beside(figure, axes.get_legend_handles_labels()[0])
+    return figure
+
+
+def draw_profile(
+    axes: Axes, height_nm: Any, std_nm: Any, pixel_size_nm: float, azimuth_deg: float, truth_nm: Any = None
+) -> None:
     """Height above the lowest point along an azimuth through the middle, +- 1 standard deviation, and the truth."""
     height = np.asarray(height_nm, float)
     column, row, distance = profile_line(height.shape, azimuth_deg)
@@ -210,8 +222,6 @@ def profile_with_band(
     along = distance * pixel_size_nm / size
     line = sample_map(height - height.min(), column, row)
     std = sample_map(std_nm, column, row)
-    figure = new_figure(9.2, 3.4)
-    axes = figure.add_subplot()
     if np.isfinite(std).any():
         axes.fill_between(along, line - std, line + std, color="#0072b2", alpha=0.22, lw=0, label="± 1 std")
     if truth_nm is not None:
@@ -219,12 +229,9 @@ def profile_with_band(
         true_line = sample_map(truth - truth.mean() + height.mean() - height.min(), column, row)
         axes.plot(along, true_line, color=_TRUTH_COLOUR, ls="--", lw=1.4, label="truth")
     axes.plot(along, line, color="#0b4f7d", lw=1.5, label="result")
-    axes.set(xlabel=f"distance along the line ({unit})", ylabel="height (nm)")
-    axes.set_title(f"Profile through the middle, azimuth {azimuth_deg:.1f}°", fontsize=10)
-    legend_beside(figure, axes.get_legend_handles_labels()[0])
+    axes.set(xlabel=f"distance along the line ({unit})", ylabel="height (nm)", xlim=(along[0], along[-1]))
     axes.set_axisbelow(True)
     axes.grid(color="0.9")
-    return figure
 
 
 def convergence_figure(history: Any) -> Figure:

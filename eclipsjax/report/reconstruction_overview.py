@@ -8,12 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eclipsjax.inverse.reconstruction import Reconstruction
-from eclipsjax.report.canvas import INK, new_figure
-from eclipsjax.report.figures import sample_map, steepest_azimuth_deg
-from eclipsjax.report.maps import draw_height, draw_segments, profile_line
+from eclipsjax.report.canvas import new_figure
+from eclipsjax.report.figures import steepest_azimuth_deg
+from eclipsjax.report.maps import draw_height, draw_segments
+from eclipsjax.report.reconstruction_figures import draw_profile
 from eclipsjax.specimen.surface import Surface
-
-_RESULT = "#d55e00"
 
 
 def overview_figure(result: Reconstruction, images: Any, truth: Surface) -> Figure:
@@ -29,21 +28,7 @@ def overview_figure(result: Reconstruction, images: Any, truth: Surface) -> Figu
     for axes, surface, title in zip(maps.subplots(1, 2), (truth, found), ("truth", "reconstructed"), strict=True):
         draw_height(axes, surface, azimuth)
         axes.set_title(title, fontsize=10)
-    _draw_profiles(below.subplots(), result, truth, azimuth)
-    return figure
-
-
-def _draw_profiles(axes: Any, result: Reconstruction, truth: Surface, azimuth_deg: float) -> None:
-    column, row, distance = profile_line(truth.height_nm.shape, azimuth_deg)
-    along = distance * float(result.pixel_size_nm)
-    true, height, std = (sample_map(m, column, row) for m in (truth.height_nm, result.height_nm, result.height_std_nm))
-    height = height + np.mean(np.asarray(truth.height_nm)) - true.min()
-    axes.plot(along, true - true.min(), color=INK, lw=1.4, label="truth")
-    axes.plot(along, height, color=_RESULT, lw=1.2, label="reconstructed")
-    axes.fill_between(
-        along, height - std, height + std, color=_RESULT, alpha=0.25, lw=0, label="± 1 standard deviation"
-    )
-    axes.set(xlabel="distance along the arrow (nm)", ylabel="height (nm)", xlim=(along[0], along[-1]))
+    axes, pixel = below.subplots(), float(result.pixel_size_nm)
+    draw_profile(axes, result.height_nm, result.height_std_nm, pixel, azimuth, truth.height_nm)
     axes.legend(fontsize=8, loc="upper right")
-    axes.set_axisbelow(True)
-    axes.grid(color="0.9")
+    return figure

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from eclipsjax._types import InputError
-from eclipsjax.imaging.bsesm import render
+from eclipsjax.imaging.bsesm import flat_signal, render
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.fisher import LevelNoise
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.inverse.calibrate import Dark, Flat, Shape, calibrate, flat_signal
+from eclipsjax.inverse.calibrate import Dark, Flat, Shape, calibrate
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import photometric_slopes
 from eclipsjax.specimen import synthetic
@@ -22,7 +22,7 @@ from eclipsjax.specimen.horizon import NoRelief
 from eclipsjax.specimen.surface import Surface
 
 NOMINAL = Microscope.annular(4, gap_mm=0.2)
-FLAT = float(flat_signal(NOMINAL, None)[0])
+FLAT = float(flat_signal(acceptance(NOMINAL))[0])
 
 
 def with_amplifier(seed: int, pedestal: float = 0.6, scope: Microscope = NOMINAL) -> Microscope:

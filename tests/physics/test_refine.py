@@ -54,7 +54,6 @@ def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, 
     measurement = measure(images, SCOPE)
     return Problem(
         measurement=measurement,
-        reference=measurement.level,
         pixel_size_nm=jnp.asarray(2.0),
         instrument=Instrument.of(SCOPE, uncertain or {}),
         horizon=HardHorizon(radius_px=8),
@@ -62,7 +61,7 @@ def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, 
         spread=jnp.asarray(spread),
         outlier=jnp.asarray(outlier),
         smoothness=EdgePreserving(),
-        flat_precision=jnp.eye(4) / 0.003**2,
+        precision=jnp.diag(1.0 / measurement.std**2),
         azimuths=16,
         window=images.shape[1:] if window is None else window,
     )

@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from eclipsjax.cli import main
+from eclipsjax.inverse.reconstruction import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_ctrl_c_ends_the_process_with_130(tmp_path):
     assert not out.exists()
 
 
-@pytest.mark.parametrize("step", ["run_simulation", "write_data"])
+@pytest.mark.parametrize("step", ["run_simulation", "write_images"])
 @pytest.mark.parametrize("swallow", ["pass", "raise TypeError"])
 def test_ctrl_c_swallowed_by_other_code_still_counts(tmp_path, step, swallow):
     out = tmp_path / "out"
@@ -60,6 +62,23 @@ def test_ctrl_c_swallowed_by_other_code_still_counts(tmp_path, step, swallow):
     ended = run_with_ctrl_c(tmp_path, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
     assert ended == (130, "eclipsjax: interrupted: nothing was written.")
     assert not out.exists()
+
+
+def test_ctrl_c_while_refining_keeps_the_best(tmp_path):
+    """Also where the step that it came in swallowed it: the command goes on and says what happened."""
+    out = tmp_path / "out"
+    trigger = (
+        "from eclipsjax.inverse import refine\noriginal = refine._Search._tell\ndef swallowing(self, point):\n"
+        "    original(self, point)\n    if len(self.history) == 2:\n"
+        "        try:\n            signal.raise_signal(signal.SIGINT)\n"
+        "        except KeyboardInterrupt:\n            pass\n"
+        "refine._Search._tell = swallowing"
+    )
+    code, said = run_with_ctrl_c(tmp_path, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
+    assert code == 0 and Outcome.INTERRUPTED.value in said
+    assert Outcome.INTERRUPTED.value in (out / "index.html").read_text(encoding="utf-8")
+    with np.load(out / "height.npz") as file:
+        assert np.isfinite(file["height_nm"]).all() and np.isfinite(file["height_std_nm"]).all()
 
 
 def test_ctrl_c_that_python_cannot_raise_is_not_printed():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from small_relief import COLUMN, HEIGHT, HOLES, MESHES, NOTES, PIXEL, ROW, STD
 
 from eclipsjax._types import InputError
 from eclipsjax.io import gwyddion
@@ -19,14 +20,6 @@ from eclipsjax.io.export import export_height, export_normals, export_profile
 from eclipsjax.io.heights import read_height
 from eclipsjax.specimen.surface import Surface
 
-PIXEL = 2.5
-ROW, COLUMN = np.mgrid[:5, :7]
-HEIGHT = 3.0 * np.sin(0.9 * COLUMN) + 0.7 * ROW**1.5 - 1.3 * (COLUMN > 3)
-STD = 0.1 + 0.01 * HEIGHT**2
-HOLES = HEIGHT.copy()
-HOLES[0, 0] = HOLES[2, 3] = HOLES[4, 6] = np.nan
-NOTES = {"sample": "grid \u00b5", "settings": {"radius_px": 32, "list": [1, 2.5]}, "line": "a\nb"}
-MESHES = ("stl", "ply", "glb")
 # What has to be installed for `.nc`, which no parser here reads.
 NEEDS = {"nc": ("xarray", "h5netcdf", "h5py")}
 

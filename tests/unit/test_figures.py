@@ -13,6 +13,7 @@ from matplotlib.patches import Polygon, Wedge
 from matplotlib.text import Annotation
 
 from eclipsjax import Microscope, Surface, acceptance, emission_direction
+from eclipsjax.imaging.bsesm import flat_signal
 from eclipsjax.instrument.field import UniformField
 from eclipsjax.instrument.plane import tilted_axes
 from eclipsjax.instrument.trajectories import LANDED, RETURNED
@@ -111,7 +112,7 @@ def test_detector_is_drawn_in_the_images_orientation():
 
 def test_sky_shows_polar_angles_and_collected_shares():
     table = acceptance(Microscope.annular(segments=4, start_deg=-15.0, distance_mm=6.0))
-    share = drawings.flat_signal(table)
+    share = np.asarray(flat_signal(table))
     assert share == pytest.approx(0.25 * (25 / 61 - 1 / 37), rel=1e-6)
     figure = drawings.sky_figure(table, 100 * share)
     figure.draw_without_rendering()

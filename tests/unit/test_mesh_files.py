@@ -7,20 +7,12 @@ import struct
 import jax
 import numpy as np
 import pytest
+from small_relief import COLUMN, HEIGHT, HOLES, MESHES, NOTES, PIXEL, ROW, STD
 
 from eclipsjax._types import InputError
 from eclipsjax.io import mesh
 from eclipsjax.io.export import export_height
 from eclipsjax.specimen.surface import Surface
-
-PIXEL = 2.5
-ROW, COLUMN = np.mgrid[:5, :7]
-HEIGHT = 3.0 * np.sin(0.9 * COLUMN) + 0.7 * ROW**1.5 - 1.3 * (COLUMN > 3)
-STD = 0.1 + 0.01 * HEIGHT**2
-HOLES = HEIGHT.copy()
-HOLES[0, 0] = HOLES[2, 3] = HOLES[4, 6] = np.nan
-NOTES = {"sample": "grid \u00b5", "settings": {"radius_px": 32, "list": [1, 2.5]}, "line": "a\nb"}
-MESHES = ("stl", "ply", "glb")
 
 
 def parse_stl(path):
