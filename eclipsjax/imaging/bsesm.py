@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import InputError, PerSegment, SignalStack, concrete, shown
 from eclipsjax.imaging.facets import Facets
-from eclipsjax.imaging.visible import ClosedForm, Quadrature
+from eclipsjax.imaging.visible import ClosedForm, Quadrature, body_bands
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 from eclipsjax.specimen.horizon import HardHorizon, Horizon, NoRelief, check_choices, fold_azimuths
@@ -75,7 +75,7 @@ def render(
 def _render(surface, table, azimuths, emission, horizon) -> SignalStack:
     slopes = surface.slopes()
     integral = ClosedForm(*slopes) if isinstance(emission, Lambertian) else Quadrature.of(*slopes, emission)
-    bands = table.bands(azimuths, integral.body_bands).astype(surface.height_nm.dtype)
+    bands = table.bands(azimuths, body_bands(emission)).astype(surface.height_nm.dtype)
     weights = _position_weights(surface, table) if table.follows_beam else None
     per_azimuth = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), integral.per_azimuth(bands))
 

@@ -19,11 +19,16 @@ from jaxtyping import Array
 from eclipsjax._polar import polar_primitives, polar_primitives_of_angle
 from eclipsjax._types import Map, image_direction
 from eclipsjax.instrument.bands import Bands
-from eclipsjax.specimen.emission import EmissionLaw
+from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 from eclipsjax.specimen.horizon import azimuth_centres
 
 # For laws without antiderivatives: polar bands between two rims, and Gauss points in each and in a rim's narrow band.
 _BODY_BANDS, _BODY_POINTS, _RIM_POINTS = 5, 2, 2
+
+
+def body_bands(emission: EmissionLaw) -> int:
+    """Polar bands between two rims that the integral over a law needs."""
+    return 1 if isinstance(emission, Lambertian) else _BODY_BANDS
 
 
 class ClosedForm(eqx.Module):
@@ -31,7 +36,6 @@ class ClosedForm(eqx.Module):
 
     slope_x: Map
     slope_y: Map
-    body_bands: int = eqx.field(static=True, default=1)
 
     @property
     def scale(self) -> Map:
@@ -69,7 +73,6 @@ class Quadrature(eqx.Module):
     normal_z: Map
     law: EmissionLaw
     coefficients: Any
-    body_bands: int = eqx.field(static=True, default=_BODY_BANDS)
 
     @classmethod
     def of(cls, slope_x: Map, slope_y: Map, law: EmissionLaw) -> Quadrature:

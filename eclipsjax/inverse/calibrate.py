@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, SignalStack, as_real, shown
+from eclipsjax._types import InputError, PerSegment, SignalStack, as_real, shown
 from eclipsjax.imaging.bsesm import flat_signal, render, wide_field_mm
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import NoField, acceptance
@@ -215,22 +215,26 @@ def calibrate_from_images(
 
     - `images`, `pixel_size_nm`, `scope`, `emission`, `grey_range`, `report`: as in `reconstruct`. Gains come out in
       grey levels per signal of this specimen's material, whatever those of `scope` are in.
-    - `uncertain`: numbers to solve for, dotted name -> standard deviation beforehand, in the number's unit. Gains (5 %
-      known), pedestals (20 % of the flat signal) and azimuths (5 deg) are always among them, unless given here.
+    - `uncertain`: numbers to solve for, dotted name -> standard deviation beforehand, in the number's unit. Gains,
+      pedestals (20 % of the flat signal) and azimuths (5 deg) are always among them, unless given here. Gains start
+      from a specimen that is level on average, 5 % known; where they are given here, from how those of `scope` compare.
 
     Returns a `Reconstruction`: its `calibration` holds the numbers; heights come without standard deviations.
     Gradient: none (a search).
     """
-    segments = scope.detector.segments
-    gain = segments.gain * typical_counts(images, scope, emission).astype(segments.gain.dtype)
+    given = dict(uncertain or {})
+    stems = {name.split("[")[0] for name in given}
+    segments, flat = scope.detector.segments, flat_signal(acceptance(scope), emission)
+    if _GAIN in stems:
+        gain = segments.gain * typical_counts(images, scope, emission).astype(segments.gain.dtype)
+    else:
+        gain = _level_gains(jnp.mean(check_images(images, scope), axis=(1, 2)), flat, segments.pedestal)
     scope = eqx.tree_at(lambda s: s.detector.segments.gain, scope, gain)
     believed = {
         _GAIN: _LIKELY_GAIN * float(jnp.mean(gain)),
-        _PEDESTAL: _LIKELY_PEDESTAL * float(jnp.mean(flat_signal(acceptance(scope), emission))),
+        _PEDESTAL: _LIKELY_PEDESTAL * float(jnp.mean(flat)),
         AZIMUTH: _LIKELY_AZIMUTH_DEG,
     }
-    given = dict(uncertain or {})
-    stems = {name.split("[")[0] for name in given}
     believed = {name: std for name, std in believed.items() if name not in stems}
     method = Refined(iterations=_STEPS, draws=0, uncertain=believed | given)
     return reconstruct(images, pixel_size_nm, scope, method, None, emission, grey_range, report)
@@ -302,6 +306,17 @@ def _block_means(images: SignalStack, down: int, across: int) -> tuple[Float[Arr
     means = jnp.mean(whole.reshape(segments, down, high, across, wide), axis=(2, 4))
     noise = jnp.maximum(detail_noise(images), _LEAST_NOISE * jnp.mean(jnp.abs(images), axis=(1, 2)))
     return means, jnp.broadcast_to((noise / np.sqrt(high * wide))[:, None, None], means.shape)
+
+
+def _level_gains(grey: Array, signal: PerSegment, pedestal: PerSegment) -> PerSegment:
+    """Grey levels per signal if every segment's mean `grey` is that of level ground."""
+    gain = grey.astype(pedestal.dtype) / (signal.astype(pedestal.dtype) - pedestal)
+    if not bool(jnp.all(jnp.isfinite(gain) & (gain > 0))):
+        raise InputError(
+            f"the images' means are {np.asarray(grey)} and the pedestals {np.asarray(pedestal)}: grey levels must be "
+            f"positive and pedestals below the signal of level ground, {np.asarray(signal)}."
+        )
+    return gain
 
 
 def _roughly_scaled(scope: Microscope, frames: tuple[Frame, ...], emission: EmissionLaw | None) -> Microscope:

@@ -26,6 +26,7 @@ from eclipsjax.imaging.bsesm import render
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.fisher import Precision, slope_response
 from eclipsjax.instrument.acceptance import AcceptanceTable
+from eclipsjax.inverse.linear_acceptance import LinearAcceptance
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import flat_response
 from eclipsjax.inverse.smoothness import EdgePreserving
@@ -54,7 +55,8 @@ class Problem(eqx.Module):
     """What the heights are to explain, and by which model.
 
     - `measurement`, `pixel_size_nm`: the images.
-    - `instrument`: microscope and emission with their uncertain numbers. `horizon`, `azimuths`: as in `render`.
+    - `instrument`: microscope and emission with their uncertain numbers; `acceptance`: from `acceptance_near`.
+    - `horizon`, `azimuths`: as in `render`.
     - `blur`: of the camera, or None.
     - `spread`: relative standard deviation of the brightness from pixel to pixel; 0 for a uniform one, inf for none
       known.
@@ -67,6 +69,7 @@ class Problem(eqx.Module):
     measurement: Measurement
     pixel_size_nm: Scalar
     instrument: Instrument
+    acceptance: AcceptanceTable | LinearAcceptance
     horizon: Any
     blur: GaussianBlur | None
     spread: Scalar
@@ -75,6 +78,11 @@ class Problem(eqx.Module):
     precision: Float[Array, "segment segment"]
     azimuths: int = eqx.field(static=True)
     window: tuple[int, int] = eqx.field(static=True)
+
+    def table(self, unknowns: Unknowns) -> AcceptanceTable:
+        """What the detector accepts. Gradient: exact."""
+        known = self.acceptance
+        return known.at(unknowns.overall[1:]) if isinstance(known, LinearAcceptance) else known
 
 
 @jax.jit
@@ -109,7 +117,8 @@ def slope_noise(unknowns: Unknowns, problem: Problem) -> Scalar:
     noise smaller alike, and win nothing by it.
     """
     model = problem.instrument.shifted(unknowns.overall[1:])
-    flat = flat_response(problem.instrument.table(model), model.emission)[:, 1:, 0, 0]
+    table = problem.table(unknowns)
+    flat = flat_response(table, model.emission, azimuths=problem.azimuths)[:, 1:, 0, 0]
     dtype = problem.precision.dtype
     gain = jnp.exp(unknowns.overall[0]) * problem.instrument.relative_gain(model).astype(dtype)
     response = flat.astype(dtype) * gain[:, None]
@@ -200,10 +209,9 @@ class _Window(eqx.Module):
 
     def _scene(self, unknowns: Unknowns) -> tuple[Surface, Model, AcceptanceTable]:
         """The window's relief, the instrument, and what of the detector it sees from there."""
-        instrument = self.problem.instrument
-        model = instrument.shifted(unknowns.overall[1:])
+        model = self.problem.instrument.shifted(unknowns.overall[1:])
         height = _cut(unknowns.height_nm, self.tile, self.problem.window)
-        table = instrument.table(model).of_part(self.centre_mm)
+        table = self.problem.table(unknowns).of_part(self.centre_mm)
         return Surface(height, self.problem.pixel_size_nm), model, table
 
     def _recorded(self, signal: SignalStack, unknowns: Unknowns, model: Model) -> SignalStack:

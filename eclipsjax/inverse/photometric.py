@@ -77,9 +77,13 @@ def photometric_slopes(
     return _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds)
 
 
-@partial(jax.jit, static_argnames="shape")
+@partial(jax.jit, static_argnames=("shape", "azimuths"))
 def flat_response(
-    table: AcceptanceTable, emission: EmissionLaw, shape: tuple[int, int] = (1, 1), pixel_size_nm: Any = 1.0
+    table: AcceptanceTable,
+    emission: EmissionLaw,
+    shape: tuple[int, int] = (1, 1),
+    pixel_size_nm: Any = 1.0,
+    azimuths: int = _AZIMUTHS,
 ) -> Float[Array, "segment 3 y x"]:
     """Signal of a level pixel, and its derivatives with respect to the pixel's two slopes. Gradient: exact.
 
@@ -89,7 +93,7 @@ def flat_response(
     dtype = table.theta.dtype
     level = jnp.zeros(shape, dtype)
     facets = Facets(level, jnp.asarray(pixel_size_nm, dtype), level, level)
-    signal, response = slope_response(facets, table, _AZIMUTHS, emission, NoRelief())
+    signal, response = slope_response(facets, table, azimuths, emission, NoRelief())
     return jnp.concatenate([signal[:, None], jnp.moveaxis(response, 0, 1)], axis=1)
 
 

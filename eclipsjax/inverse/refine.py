@@ -23,6 +23,7 @@ from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.calibration import calibrated
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
+from eclipsjax.inverse.linear_acceptance import acceptance_near
 from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
 from eclipsjax.inverse.misfit import (
@@ -53,6 +54,9 @@ _QUIET, _FEW, _MANY = 0.006, 32, 64
 _ENOUGH = 3e-5
 # Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
 _ALIKE = 0.5
+# Descents with residuals limited: another one follows where a number moved by more than this share of what it is known
+# within, as the acceptance is linear in the numbers about where a descent began.
+_RENEWALS, _MOVED = 3, 0.3
 _MOST_PIXELS = 1024 * 1024
 _OCCLUDED = 0.02
 
@@ -142,6 +146,7 @@ class _Search:
             measurement=measurement,
             pixel_size_nm=jnp.asarray(pixel_size_nm, dtype),
             instrument=instrument,
+            acceptance=instrument.nominal,
             horizon=HardHorizon(radius_px=1),
             blur=blur,
             spread=_spread(slopes, measurement, method).astype(dtype),
@@ -160,17 +165,23 @@ class _Search:
     def run(self, start_nm: Map) -> Found:
         self.best = Point(Unknowns(start_nm, self.start_overall), math.inf, math.inf, None)
         try:
-            for outlier in (math.inf, float(self.method.outlier)):
-                self.problem = eqx.tree_at(lambda p: p.outlier, self.problem, jnp.asarray(outlier, start_nm.dtype))
-                outcome = self._descend()
+            outcome = self._descend(math.inf)
+            for _ in range(_RENEWALS):
                 if outcome is not Outcome.CONVERGED:
+                    break
+                before = self.best.unknowns.overall
+                outcome = self._descend(float(self.method.outlier))
+                if not bool(jnp.any(jnp.abs(self.best.unknowns.overall - before)[1:] > _MOVED)):
                     break
         except KeyboardInterrupt:
             outcome = Outcome.INTERRUPTED
         return self._found(self.best, outcome)
 
-    def _descend(self) -> Outcome:
+    def _descend(self, outlier: float) -> Outcome:
+        """Down with the acceptance and the search radius of where it begins."""
+        self.problem = dataclasses.replace(self.problem, outlier=jnp.asarray(outlier, self.start_overall.dtype))
         self._look_far_enough(self.best.unknowns.height_nm)
+        self._renew_acceptance(self.best.unknowns)
         small = 0
         for point in descend(self._evaluate, self._metric, self.best.unknowns):
             self.best = point
@@ -182,6 +193,10 @@ class _Search:
                 return Outcome.OUT_OF_STEPS
         flat = self.best.promised < 100 * _ENOUGH * abs(self.best.value)
         return Outcome.CONVERGED if flat else Outcome.STALLED
+
+    def _renew_acceptance(self, unknowns: Unknowns) -> None:
+        near = acceptance_near(self.problem.instrument, unknowns.overall[1:], self.problem.azimuths)
+        self.problem = dataclasses.replace(self.problem, acceptance=near)
 
     def _tell(self, point: Point) -> None:
         chi_square = point.chi_square / max(self.measured - self.pixels, 1)
@@ -228,6 +243,7 @@ class _Search:
         return metric_at(unknowns, self.problem, fit)
 
     def _found(self, point: Point, outcome: Outcome) -> Found:
+        self._renew_acceptance(point.unknowns)
         unknowns, problem, method = point.unknowns, self.problem, self.method
         parts = None
         for tile in self.tiles.tiles:

@@ -13,6 +13,7 @@ from eclipsjax.imaging.camera import AdditiveNoise, Camera, SignalToNoise, recor
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.descent import descend
+from eclipsjax.inverse.linear_acceptance import acceptance_near
 from eclipsjax.inverse.measurement import measure
 from eclipsjax.inverse.metric import metric_at, metric_solve
 from eclipsjax.inverse.misfit import (
@@ -51,11 +52,12 @@ def imaged(surface, ratio=30.0, seed=0, scope=SCOPE):
 
 
 def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, blur=None) -> Problem:
-    measurement = measure(images, SCOPE)
+    measurement, instrument = measure(images, SCOPE), Instrument.of(SCOPE, uncertain or {})
     return Problem(
         measurement=measurement,
         pixel_size_nm=jnp.asarray(2.0),
-        instrument=Instrument.of(SCOPE, uncertain or {}),
+        instrument=instrument,
+        acceptance=acceptance_near(instrument, jnp.zeros(len(instrument.names)), 16),
         horizon=HardHorizon(radius_px=8),
         blur=blur,
         spread=jnp.asarray(spread),
@@ -98,6 +100,21 @@ def test_gradient_against_finite_differences(case):
         value(jax.tree.map(lambda a, b, s=sign: a + s * step * b, at, way), problem, [tile]) for sign in (1, -1)
     )
     assert promised == pytest.approx((ahead - behind) / (2 * step), rel=2e-4)
+
+
+def test_acceptance_is_exact_where_it_was_worked_out_and_linear_around():
+    uncertain = {"detector.segments.azimuth_deg": 2.0, "detector.distance_mm": 0.2, "detector.segments.pedestal": 0.01}
+    instrument = Instrument.of(SCOPE, uncertain)
+    numbers, way = (jnp.asarray(np.random.default_rng(k).normal(size=len(instrument.names))) for k in (0, 1))
+    near = acceptance_near(instrument, numbers, 16)
+
+    def exact(numbers):
+        return instrument.table(instrument.shifted(numbers)).bands(16)
+
+    for step, tolerance in ((0.0, 1e-12), (1e-2, 3e-5), (1e-3, 3e-7)):
+        found, true = near.at(numbers + step * way).bands(16), exact(numbers + step * way)
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(true), strict=True):
+            np.testing.assert_allclose(a, b, atol=tolerance)
 
 
 def test_tiles_are_the_whole():

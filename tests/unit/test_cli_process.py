@@ -28,7 +28,13 @@ def run_python(code, **extra):
     return told.stdout
 
 
-def run_with_ctrl_c(tmp_path, arguments, trigger):
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A cache folder that tests share which do not care what compiles."""
+    return tmp_path_factory.mktemp("cache")
+
+
+def run_with_ctrl_c(cache, arguments, trigger):
     """Return code and stderr of a process of its own (Ctrl-C goes to the main thread) in which `trigger` brings
     Ctrl-C."""
     code = (
@@ -36,7 +42,7 @@ def run_with_ctrl_c(tmp_path, arguments, trigger):
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"sys.argv = {['eclipsjax', *map(str, arguments)]!r}\n{trigger}\nsys.exit(main())"
     )
-    environment = clean_environment(XDG_CACHE_HOME=str(tmp_path))
+    environment = clean_environment(XDG_CACHE_HOME=str(cache))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     return done.returncode, done.stderr.strip()
 
@@ -52,19 +58,19 @@ def test_ctrl_c_ends_the_process_with_130(tmp_path):
 
 @pytest.mark.parametrize("step", ["run_simulation", "write_images"])
 @pytest.mark.parametrize("swallow", ["pass", "raise TypeError"])
-def test_ctrl_c_swallowed_by_other_code_still_counts(tmp_path, step, swallow):
+def test_ctrl_c_swallowed_by_other_code_still_counts(tmp_path, warm, step, swallow):
     out = tmp_path / "out"
     trigger = (
         f"original = _results.{step}\ndef swallowing(*args):\n"
         f"    try:\n        signal.raise_signal(signal.SIGINT)\n    except KeyboardInterrupt:\n        {swallow}\n"
         f"    return original(*args)\n_results.{step} = swallowing"
     )
-    ended = run_with_ctrl_c(tmp_path, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
-    assert ended == (130, "eclipsjax: interrupted: nothing was written.")
+    code, said = run_with_ctrl_c(warm, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
+    assert (code, said.splitlines()[-1]) == (130, "eclipsjax: interrupted: nothing was written.")
     assert not out.exists()
 
 
-def test_ctrl_c_while_refining_keeps_the_best(tmp_path):
+def test_ctrl_c_while_refining_keeps_the_best(tmp_path, warm):
     """Also where the step that it came in swallowed it: the command goes on and says what happened."""
     out = tmp_path / "out"
     trigger = (
@@ -74,7 +80,7 @@ def test_ctrl_c_while_refining_keeps_the_best(tmp_path):
         "        except KeyboardInterrupt:\n            pass\n"
         "refine._Search._tell = swallowing"
     )
-    code, said = run_with_ctrl_c(tmp_path, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
+    code, said = run_with_ctrl_c(warm, ["demo", "--size", "48", "--no-open", "-o", out], trigger)
     assert code == 0 and Outcome.INTERRUPTED.value in said
     assert Outcome.INTERRUPTED.value in (out / "index.html").read_text(encoding="utf-8")
     with np.load(out / "height.npz") as file:

@@ -16,9 +16,11 @@ import pytest
 
 from eclipsjax import Microscope, Surface
 from eclipsjax._types import InputError
+from eclipsjax.inverse.calibration import calibrated
 from eclipsjax.inverse.pipeline import Photometric
 from eclipsjax.inverse.reconstruction import Outcome, Reconstruction
 from eclipsjax.inverse.refine import Refined
+from eclipsjax.inverse.uncertain import Instrument
 from eclipsjax.report import embedded, reconstruction_figures as pictures, reconstruction_words as words
 from eclipsjax.report.figures import sample_map
 from eclipsjax.report.profile_tool import default_line
@@ -46,7 +48,8 @@ def made_up(shape=(24, 32), segments=4, refined=True, **changes):
     rng = np.random.default_rng(5)
     height = relief(shape)
     surface = Surface(height - height.mean(), PIXEL)
-    pedestal = {"detector.segments.pedestal[0]": (0.0123, 0.004)}
+    instrument = Instrument.of(Microscope.annular(segments), {"detector.segments.pedestal": 0.01})
+    calibration = calibrated(instrument, 1.23 * jnp.ones(segments), 0.16 * jnp.eye(segments), jnp.asarray(1.0))
     result = record(
         height_nm=surface.height_nm,
         height_std_nm=jnp.asarray(0.2 + 0.1 * rng.random(shape)),
@@ -61,7 +64,7 @@ def made_up(shape=(24, 32), segments=4, refined=True, **changes):
         noise=jnp.full(segments, 0.01),
         history=jnp.asarray([[90.0, 4.0], [30.0, 1.4], [20.0, 1.02]]) if refined else jnp.zeros((0, 2)),
         method=Refined(uncertain={"detector.segments.pedestal": 0.01}) if refined else Photometric(),
-        solved=pedestal if refined else {},
+        calibration=calibration if refined else None,
         outcome=Outcome.CONVERGED if refined else Outcome.CLOSED_FORM,
         warnings=(),
     )
