@@ -43,7 +43,7 @@ STAGES = ["read", "reconstruct", "write", "page"]
     help="Through the exact simulator, or in closed form (a second; nothing hidden).",
 )
 @solve_option
-@click.option("--iterations", type=click.IntRange(1, 1000), default=40, show_default=True, help="Most steps (refined).")
+@click.option("--iterations", type=click.IntRange(1, 1000), default=80, show_default=True, help="Most steps (refined).")
 @click.option("--export", "exports", type=click.Choice(EXPORTS), multiple=True, help="Heights in this format, too.")
 @show_option
 @force_option

@@ -20,6 +20,8 @@ from eclipsjax.instrument.outline import arc_of_edge
 _GAUSS = (0.21132486540518713, 0.78867513459481287)
 # Least half-width of the polar band that a rim is given, radians: keeps the bands from collapsing to nothing.
 _RIM = 2e-4
+# An edge that turns by less than this, or than rounding, runs straight outward: radians.
+_RADIAL = 1e-9
 
 
 class Bands(eqx.Module):
@@ -87,7 +89,7 @@ class _Chords(eqx.Module):
         gauss = jnp.asarray(_GAUSS, dtype=theta.dtype)[None, None, None, None, :]
         at = skipped[..., None] + span[..., None] * gauss
         turn, rise = (_wrap(phi[..., 1:] - phi[..., :-1])[None, ..., None], jnp.diff(theta)[None, ..., None])
-        radial = jnp.abs(turn) < 1e-9
+        radial = jnp.abs(turn) < max(_RADIAL, 64 * float(jnp.finfo(theta.dtype).eps))
         along = jnp.where((span == 0.0)[..., None], 0.0, rise / jnp.where(radial, 1.0, turn) * at)
         # A radial side spans no azimuth but its derivative does: as it turns, all of its length sweeps.
         along = jnp.where(radial, rise * gauss, along)

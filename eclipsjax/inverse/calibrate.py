@@ -43,7 +43,7 @@ _MOST_CUT = 0.02
 # Wide enough to leave everything to the frames: gains and pedestals as shares of themselves and of the flat signal.
 _WIDE_GAIN, _WIDE_PEDESTAL = 1.0, 1.0
 # What is believed of a microscope when nothing but images is at hand: likewise, and deg. Most steps with those.
-_LIKELY_GAIN, _LIKELY_PEDESTAL, _LIKELY_AZIMUTH_DEG, _STEPS = 0.05, 0.2, 5.0, 60
+_LIKELY_GAIN, _LIKELY_PEDESTAL, _LIKELY_AZIMUTH_DEG, _STEPS = 0.05, 0.2, 5.0, 80
 _GAIN, _PEDESTAL = "detector.segments.gain", "detector.segments.pedestal"
 
 

@@ -18,9 +18,8 @@ from jaxtyping import Array, Float
 from eclipsjax._conjugate_gradients import conjugate_gradients
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
-from eclipsjax.inverse.integrators.links import Links
 from eclipsjax.inverse.misfit import DISCOUNT, LocalFit, Problem, Unknowns, slope_noise
-from eclipsjax.inverse.smoothness import curvatures
+from eclipsjax.inverse.smoothness import Bends, bends, stiffness_of_modes
 from eclipsjax.specimen.surface import Surface
 
 _TOLERANCE, _MOST_ROUNDS = 1e-3, 25
@@ -31,13 +30,13 @@ _FLOOR = 1e-7
 class Metric(eqx.Module):
     """The quadratic model's blocks: heights, and the overall numbers (brightness, instrument).
 
-    - `slopes`: `(2, 2, y, x)` information of each pixel's slopes; `stiffness`: of the second differences, pixels.
+    - `slopes`: `(2, 2, y, x)` information of each pixel's slopes; `stiffness`: of the height's `bends`, pixels.
     - `modes`: `(y, x)` inverse of the heights' block for uniform pixels, per cosine mode: the preconditioner.
     - `carried`: `(overall, y, x)` how far heights follow when a number moves; `covariance`: `(overall, overall)`.
     """
 
     slopes: Float[Array, "2 2 y x"]
-    stiffness: Links
+    stiffness: Bends
     modes: Map
     pixel_size_nm: Scalar
     carried: Float[Array, "overall y x"]
@@ -54,8 +53,8 @@ class Metric(eqx.Module):
         pixel = self.pixel_size_nm
         leans, back = jax.vjp(lambda h: jnp.stack(Surface(h, pixel).slopes()), height)
         from_slopes = back(jnp.einsum("ijyx,jyx->iyx", self.slopes, leans))[0]
-        bent, back = jax.vjp(lambda h: curvatures(h / pixel), height)
-        return from_slopes + back(bent * self.stiffness)[0]
+        bent, back = jax.vjp(lambda h: bends(h / pixel), height)
+        return from_slopes + back(tuple(b * w for b, w in zip(bent, self.stiffness, strict=True)))[0]
 
     def heights_for(self, force: Map) -> Map:
         """Heights (mean 0) on which the heights' block is `force`."""
@@ -93,13 +92,11 @@ def _force_of_slopes(slopes: Float[Array, "2 y x"], height: Map, pixel: Scalar) 
     return back(slopes)[0]
 
 
-def _inverse_of_modes(slopes: Array, stiffness: Links, pixel: Scalar) -> Map:
+def _inverse_of_modes(slopes: Array, stiffness: Bends, pixel: Scalar) -> Map:
     rows, columns = slopes.shape[-2:]
     ky, kx = frequencies(rows, slopes.dtype)[:, None], frequencies(columns, slopes.dtype)[None, :]
     of_slopes = jnp.mean(slopes[0, 0]) * jnp.sin(kx) ** 2 + jnp.mean(slopes[1, 1]) * jnp.sin(ky) ** 2
-    bend = [jnp.mean(w) if w.size else jnp.zeros((), slopes.dtype) for w in (stiffness.x, stiffness.y)]
-    of_bends = 16.0 * (bend[0] * jnp.sin(0.5 * kx) ** 4 + bend[1] * jnp.sin(0.5 * ky) ** 4)
-    return inverse_or_zero((of_slopes + of_bends) / pixel**2)
+    return inverse_or_zero((of_slopes + stiffness_of_modes(stiffness, (rows, columns))) / pixel**2)
 
 
 @jax.jit
@@ -125,18 +122,15 @@ def posterior_std(metric: Metric, key: Array, draws: int = 32) -> tuple[Map, Flo
         return jnp.stack(Surface(height, pixel).slopes())
 
     def add(total, key):
-        of_slopes, of_x, of_y = jax.random.split(key, 3)
+        of_slopes, of_bends = jax.random.split(key)
         force = _force_of_slopes(
             jnp.einsum("ijyx,jyx->iyx", root, jax.random.normal(of_slopes, (2, *shape), dtype)), metric.modes, pixel
         )
-        bends = Links(
-            *(
-                jnp.sqrt(w) * jax.random.normal(k, w.shape, dtype)
-                for w, k in ((metric.stiffness.x, of_x), (metric.stiffness.y, of_y))
-            )
-        )
-        back = jax.linear_transpose(lambda h: curvatures(h / pixel), metric.modes)
-        height = metric.heights_for(force + back(bends)[0])
+        keys = jax.random.split(of_bends, len(metric.stiffness))
+        drawn = zip(metric.stiffness, keys, strict=True)
+        bent = tuple(jnp.sqrt(weight) * jax.random.normal(k, weight.shape, dtype) for weight, k in drawn)
+        back = jax.linear_transpose(lambda h: bends(h / pixel), metric.modes)
+        height = metric.heights_for(force + back(bent)[0])
         height = height - jnp.mean(height)
         return (total[0] + height**2, total[1] + slopes_of(height) ** 2), None
 

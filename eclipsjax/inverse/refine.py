@@ -37,7 +37,7 @@ from eclipsjax.inverse.misfit import (
 )
 from eclipsjax.inverse.photometric import Slopes, flat_response
 from eclipsjax.inverse.reconstruction import Found, Outcome
-from eclipsjax.inverse.smoothness import EdgePreserving
+from eclipsjax.inverse.smoothness import EdgePreserving, stiffness_of_modes
 from eclipsjax.inverse.tiles import Tiles
 from eclipsjax.inverse.uncertain import Instrument
 from eclipsjax.specimen.emission import EmissionLaw
@@ -53,7 +53,7 @@ _QUIET, _FEW, _MANY = 0.006, 32, 64
 # Steps count as done when they bring, or promise, less than this share of the value.
 _ENOUGH = 3e-5
 # Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
-_ALIKE = 0.5
+_ALIKE = 1.0
 # Descents with residuals limited: another one follows where a number moved by more than this share of what it is known
 # within, as the acceptance is linear in the numbers about where a descent began.
 _RENEWALS, _MOVED = 3, 0.3
@@ -88,7 +88,7 @@ class Refined(eqx.Module):
     smoothness: EdgePreserving = eqx.field(default_factory=EdgePreserving)
     spread: Scalar | None = eqx.field(converter=lambda v: None if v is None else as_real(v, "spread"), default=None)
     outlier: Scalar = eqx.field(converter=as_real, default=6.0)
-    iterations: int = eqx.field(static=True, default=40)
+    iterations: int = eqx.field(static=True, default=80)
     azimuths: int | None = eqx.field(static=True, default=None)
     draws: int = eqx.field(static=True, default=24)
     uncertain: tuple[tuple[str, float], ...] = eqx.field(
@@ -281,8 +281,8 @@ class _Search:
         """
         told = jnp.mean(metric.slopes[0, 0] + metric.slopes[1, 1])
         laplacian = laplacian_of_modes(metric.modes.shape, metric.modes.dtype)
-        bends = [float(jnp.mean(w)) if w.size else 0.0 for w in (metric.stiffness.x, metric.stiffness.y)]
-        free = float(jnp.mean(1.0 / (1.0 + laplacian * sum(bends) / told)))
+        of_slopes, of_bends = 0.5 * told * laplacian, stiffness_of_modes(metric.stiffness, metric.modes.shape)
+        free = float(jnp.mean(of_slopes / jnp.where(of_slopes > 0, of_slopes + of_bends, 1.0)))
         return self.measured - self.pixels * free
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import eclipsjax as ej
+from eclipsjax.instrument.acceptance import NoField
 
 ROWS, COLUMNS, PIXEL_NM = 12, 15, 3.0
 
@@ -152,3 +153,19 @@ def test_from_an_electrodes_voltage_to_a_pixel(height):
 
     points = [tuple(map(jnp.asarray, (bias, 6.03, 5.02, 5.0, 1.1, 0.7))) for bias in (-500.0, 0.0)]
     assert_derivatives(f, points, 1e-6)
+
+
+@pytest.mark.parametrize("segments", [3, 4, 5])
+def test_bands_answer_to_the_detectors_place_alike_in_single_precision(segments):
+    """Sides that run straight outward turn by rounding alone, which no derivative may divide by."""
+
+    def cut(offset_mm, scope):
+        moved = eqx.tree_at(lambda s: s.detector.offset_x_mm, scope, offset_mm)
+        return ej.acceptance(moved, field=NoField()).bands(32)
+
+    found = []
+    for dtype in (jnp.float32, jnp.float64):
+        scope = jax.tree.map(lambda leaf, dtype=dtype: leaf.astype(dtype), ej.Microscope.annular(segments=segments))
+        found.append(jax.jit(jax.jacfwd(cut))(jnp.zeros((), dtype), scope))
+    for single, double in zip(*map(jax.tree.leaves, found), strict=True):
+        np.testing.assert_allclose(single, double, atol=0.01)

@@ -103,7 +103,7 @@ def test_everything_is_there(whole):
     said = html.unescape(text)
     assert "32 x 24 pixels of 2 nm, a field of 64 nm x 48 nm. Method: Refined." in said and result.sentence in said
     for expected in ("Gain of B & C < 1", "explains the images down to their noise", "detector.segments.pedestal[0]",
-                     "0.0123", "0.004", "EdgePreserving(weight=2.5, cutoff=0.7)", "chosen by the program",
+                     "0.0123", "0.004", "EdgePreserving(weight=4, grain=4, cutoff=0.25)", "chosen by the program",
                      "0f0f0f", "Sdq", "plane", "python", "numpy", "jax", "remark"):  # fmt: skip
         assert expected in said
     assert text.index("Gain of B") < text.index("<img")
