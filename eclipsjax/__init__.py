@@ -77,7 +77,13 @@ from eclipsjax.instrument.microscope import (
 from eclipsjax.instrument.scope_file import load_microscope as load_microscope, save_microscope as save_microscope
 from eclipsjax.instrument.spectrum import Spectrum as Spectrum
 from eclipsjax.instrument.trajectories import Flight as Flight, emission_direction as emission_direction, trace as trace
-from eclipsjax.inverse.calibrate import Dark as Dark, Flat as Flat, Shape as Shape, calibrate as calibrate
+from eclipsjax.inverse.calibrate import (
+    Dark as Dark,
+    Flat as Flat,
+    Shape as Shape,
+    calibrate as calibrate,
+    calibrate_from_images as calibrate_from_images,
+)
 from eclipsjax.inverse.calibration import Calibration as Calibration
 from eclipsjax.inverse.height_std import height_std as height_std
 from eclipsjax.inverse.integrate import (
@@ -105,7 +111,11 @@ from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
 from eclipsjax.inverse.measurement import Measurement as Measurement, measure as measure
 from eclipsjax.inverse.photometric import Slopes as Slopes, photometric_slopes as photometric_slopes
 from eclipsjax.inverse.pinn import DepthNet as DepthNet
-from eclipsjax.inverse.pipeline import Photometric as Photometric, reconstruct as reconstruct
+from eclipsjax.inverse.pipeline import (
+    Photometric as Photometric,
+    reconstruct as reconstruct,
+    reconstruct_frames as reconstruct_frames,
+)
 from eclipsjax.inverse.reconstruction import Outcome as Outcome, Reconstruction as Reconstruction
 from eclipsjax.inverse.refine import Progress as Progress, Refined as Refined
 from eclipsjax.inverse.smoothness import EdgePreserving as EdgePreserving

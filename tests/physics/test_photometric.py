@@ -15,8 +15,10 @@ from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.measurement import Measurement, detail_noise, measure
 from eclipsjax.inverse.photometric import photometric_slopes
+from eclipsjax.inverse.pipeline import Photometric, reconstruct, reconstruct_frames
 from eclipsjax.specimen.emission import CosinePower
 from eclipsjax.specimen.horizon import NoRelief
+from eclipsjax.specimen.surface import Surface
 
 LEANS = jnp.asarray(np.random.default_rng(0).uniform(-0.6, 0.6, (2, 5, 7)))
 
@@ -150,3 +152,23 @@ def test_two_sides_are_not_enough():
     blind = dataclasses.replace(table, theta=table.theta[:, :, place], phi=table.phi[:, :, place])
     with pytest.raises(InputError, match="do not tell both slopes"):
         photometric_slopes(measured(jnp.ones((4, 2, 2))), blind)
+
+
+def test_frames_come_one_after_the_other():
+    """As each alone; what is wrong with one is said of that one, and those before it are not lost."""
+    scope = Microscope.annular(segments=4)
+    frames = [imaged_plane(scope, tilt) for tilt in (5.0, 10.0)]
+    found = list(reconstruct_frames(frames, 4.0, scope, Photometric()))
+    for frame, result in zip(frames, found, strict=True):
+        np.testing.assert_array_equal(result.height_nm, reconstruct(frame, 4.0, scope, Photometric()).height_nm)
+    results = reconstruct_frames([frames[0], frames[1][:3]], 4.0, scope, Photometric())
+    next(results)
+    with pytest.raises(InputError, match="frame 1: there are 3 images"):
+        next(results)
+
+
+def imaged_plane(scope, tilt_deg):
+    _, x = np.mgrid[:24, :24] * 4.0
+    surface = Surface(np.tan(np.radians(tilt_deg)) * x, 4.0)
+    noise = 1e-3 * jax.random.normal(jax.random.key(0), (4, 24, 24))
+    return render(surface, acceptance(scope), horizon=NoRelief()) + noise
