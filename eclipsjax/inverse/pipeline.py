@@ -92,7 +92,7 @@ def reconstruct(
         blur = None if camera is None else camera.blur
         found = refine(measurement, height, slopes, pixel, scope, method, emission, blur, field_mm, report)
     return Reconstruction(
-        **found._asdict(),
+        **vars(found),
         scope=scope if found.calibration is None else found.calibration.scope,
         pixel_size_nm=pixel,
         noise=measurement.std,
@@ -132,6 +132,7 @@ def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> 
         brightness=slopes.brightness,
         chi_square=jnp.mean(slopes.chi_square) / freedom,
         history=jnp.zeros((0, 2), height.dtype),
+        calibration=None,
         outcome=Outcome.CLOSED_FORM,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -24,24 +24,8 @@ class Outcome(enum.Enum):
     INTERRUPTED = "Interrupted: heights are the best found until then."
 
 
-class Found(NamedTuple):
-    """What a method finds; all as in `Reconstruction`."""
-
-    height_nm: Map
-    height_std_nm: Map
-    normals: NormalMap
-    slope_std: Float[Array, "2 y x"]
-    residual: SignalStack
-    occluded: Bool[Array, "y x"]
-    brightness: Map
-    chi_square: Scalar
-    history: Float[Array, "step 2"]
-    outcome: Outcome
-    calibration: Calibration | None = None
-
-
-class Reconstruction(eqx.Module):
-    """Heights with what is known about them.
+class Found(eqx.Module):
+    """What a method finds.
 
     - `height_nm`: `(y, x)`, nm, mean 0. `height_std_nm`: its standard deviation about the mean, nm.
     - `normals`: `(y, x, 3)` unit normals, image axes (x right, y down, z up).
@@ -50,11 +34,9 @@ class Reconstruction(eqx.Module):
     - `occluded`: `(y, x)` true where the relief takes at least 2 % of a segment's signal away.
     - `brightness`: `(y, x)` what multiplies the signal, in the levels' units.
     - `chi_square`: mean squared residual per degree of freedom: 1 where the model explains the images.
-    - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
-    - `calibration`: the numbers that were solved along, with their covariance; None where there were none.
-    - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
     - `history`: `(step, 2)` value and chi-square per degree of freedom after each step.
-    - `method`: what reconstructed. `outcome`: how it ended. `warnings`: sentences. The latter two are static.
+    - `calibration`: the numbers that were solved along, with their covariance; None where there were none.
+    - `outcome`: how it ended (static).
 
     Gradient: none (a search made it); `photometric_slopes` and `integrate` are differentiable.
     """
@@ -67,13 +49,28 @@ class Reconstruction(eqx.Module):
     occluded: Bool[Array, "y x"]
     brightness: Map
     chi_square: Scalar
+    history: Float[Array, "step 2"]
+    calibration: Calibration | None
+    outcome: Outcome = eqx.field(static=True)
+
+
+class Reconstruction(Found):
+    """Heights with all that is known about them: what was found and from what.
+
+    See `Found` for `height_nm`, `height_std_nm`, `normals`, `slope_std`, `residual`, `occluded`, `brightness`,
+    `chi_square`, `history`, `calibration` and `outcome`.
+
+    - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
+    - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
+    - `method`: what reconstructed. `warnings`: sentences (static).
+
+    Gradient: none.
+    """
+
     scope: Microscope
     pixel_size_nm: Scalar
     noise: Float[Array, "segment"]
-    history: Float[Array, "step 2"]
-    calibration: Calibration | None
     method: Any
-    outcome: Outcome = eqx.field(static=True)
     warnings: tuple[str, ...] = eqx.field(static=True)
 
     @property
