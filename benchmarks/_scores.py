@@ -42,12 +42,12 @@ def refined(recording: Recording, condition: Condition, **choices: Any) -> ej.Re
     return ej.reconstruct(recording.images, recording.pixel_nm, recording.scope, method, recording.camera)
 
 
-def cell(name: str, condition: Condition, pixels: int) -> dict[str, Any] | None:
-    """Scores of all methods, ready for JSON; None where the specimen is absent."""
+def cell(name: str, condition: Condition, pixels: int, draw: int = SEED) -> dict[str, Any] | None:
+    """Scores of all methods under one draw of noise and microscope, ready for JSON; None where there is no specimen."""
     specimen = SCENES[name]((pixels, pixels), SEED)
     if specimen is None:
         return None
-    recording = recorded(specimen, condition, name, SEED)
+    recording = recorded(specimen, condition, name, draw)
     remarks: dict[str, Any] = {}
 
     def refine() -> np.ndarray:
@@ -70,7 +70,7 @@ def cell(name: str, condition: Condition, pixels: int) -> dict[str, Any] | None:
             height, seconds = _timed(call)
             scores[method] = {**_scores(height, specimen, recording.hidden), "seconds": seconds}
     remarks["warnings"] = sorted({str(w.message) for w in caught})
-    asked = {"scene": name, "condition": condition.label, "pixels": pixels}
+    asked = {"scene": name, "condition": condition.label, "pixels": pixels, "draw": draw}
     return {**asked, "hidden_share": float(recording.hidden.mean()), "scores": scores, "refined": remarks}
 
 

@@ -102,6 +102,27 @@ def bars(cells: Cells) -> list[str]:
     return lines
 
 
+def missed(cells: Cells) -> list[tuple[str, str]]:
+    """Scene and condition of the cells in which another method's heights are nearer."""
+    return [key for key, found in cells.items() if ratio(found)[0] > _ALIKE]
+
+
+def draws_table(draws: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+    """Root mean square over several draws of each cell: heights, plane removed, %."""
+    methods = [m for m in METHODS if m != SINGULAR]
+    lines = [
+        f"| scene | condition | {' | '.join(methods)} | Refined / best other |",
+        "|---|---|" + "---|" * (len(methods) + 1),
+    ]
+    for (name, condition), found in draws.items():
+        squares = {m: sum(entry["scores"][m]["plane"] ** 2 for entry in found) / len(found) for m in methods}
+        rms = {m: math.sqrt(v) for m, v in squares.items()}
+        best = min(v for m, v in rms.items() if m != REFINED)
+        figures = " | ".join(f"{rms[m]:.3f}" for m in methods)
+        lines.append(f"| {name} | {condition} | {figures} | {rms[REFINED] / best:.2f} |")
+    return lines
+
+
 def full_table(cells: Cells, names: list[str], condition: str) -> list[str]:
     """Every figure of every method under one condition."""
     lines = [f"| scene | method | {' | '.join(FIGURES.values())} |", "|---|---|" + "---|" * len(FIGURES)]
