@@ -19,6 +19,7 @@ from eclipsjax.imaging.bsesm import NARROW_UM, flat_signal, render, wide_field_m
 from eclipsjax.imaging.camera import Camera, GaussianShot, Recorded, SignalToNoise, exposure, record_with_clipping
 from eclipsjax.instrument.acceptance import AcceptanceTable, acceptance
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.io.tiff import resolution
 from eclipsjax.specimen.surface import Surface
 
 STAGES = ["acceptance", "render", "record", "pictures"]
@@ -142,16 +143,14 @@ def _write_tiff(file: Path, image: np.ndarray, bits: int | None, pixel_nm: float
     import tifffile
 
     dtype = {8: np.uint8, 16: np.uint16, None: np.float32}[bits]
-    per_cm = 1e7 / pixel_nm
     tifffile.imwrite(
         file,
         image.astype(dtype),
         photometric="minisblack",
         description=json.dumps(notes),
-        resolution=(per_cm, per_cm),
-        resolutionunit="CENTIMETER",
         software=f"eclipsjax {__version__}",
         metadata=None,
+        **resolution(pixel_nm),
     )
 
 

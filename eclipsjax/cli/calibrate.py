@@ -72,6 +72,7 @@ def calibrate(
     prepare_libraries()
     from eclipsjax.cli._images import solved_along
     from eclipsjax.instrument.calibration_note import CalibrationNote, save_calibrated
+    from eclipsjax.instrument.parted import parted
 
     kinds = {"dark": dark, "flat": flat, "shape": shape, "images": images}
     _check(kinds, heights, output, force, microscope)
@@ -87,8 +88,9 @@ def calibrate(
             f"{kind}: {', '.join(file.name for file in files)}" for kind, files in kinds.items() if files
         )
         note = CalibrationNote(found.std, last.settings, source)
-        save_calibrated(found.scope.turned(-last.set.scan_rotation_deg), note, output, force)
-    for sentence in _told(found):
+        scope, said = parted(found.scope)
+        save_calibrated(scope.turned(-last.set.scan_rotation_deg), note, output, force)
+    for sentence in (*_told(found), *said):
         tell(sentence)
     tell(f"wrote {output}")
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eclipsjax._types import InputError
 from eclipsjax.cli._folder import keep_inputs, results_folder
 from eclipsjax.cli._running import (
     Stages,
@@ -66,6 +67,8 @@ def reconstruct(
     Writes height.npz (heights and standard deviations), height.tif, normals.png, profile.csv, scope.yaml and a page,
     index.html. Ctrl-C while it refines keeps the best heights so far.
     """
+    if solve and method == "photometric":
+        raise InputError("--solve needs --method refined: the closed form takes the microscope as it is.")
     prepare_libraries()
     from eclipsjax.cli._images import read_measured, solved_along
 
@@ -79,6 +82,9 @@ def reconstruct(
         with results_folder(output, force, inputs) as folder:
             result = stages.run("reconstruct", _reconstruct, measured, method, iterations, solved, stages)
             stages.note(f"{result.sentence} chi-square {float(result.chi_square):.3g} per degree of freedom.")
+            for sentence in result.warnings[len(measured.warnings) :]:
+                if sentence != result.sentence:
+                    stages.note(f"warning: {sentence}")
             stages.run("write", write_results, result, folder, exports)
             title = f"{images[0].stem} and {len(measured.set.names) - 1} more segments"
             stages.run("page", write_page, result, measured.set.images, folder, title, measured.files)

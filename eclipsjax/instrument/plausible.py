@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,8 @@ _FINITE = (
 )
 _TILTS = ("detector.tilt_x_deg", "detector.tilt_y_deg", "column.stage_tilt_x_deg", "column.stage_tilt_y_deg")
 _WIDEST_PROBE_NM, _HIGHEST_V = 1e6, 1e5
+# Rims nearer than this (deg, share of a radius) touch.
+_TOUCHING = 1e-3
 
 
 def check_microscope(scope: Microscope) -> None:
@@ -127,6 +130,7 @@ def _check_segments(segments: Segments) -> None:
     _check_response(segments.names, values["gain"], values["threshold_kev"])
     if all(values[name] is not None for name in fields[:5]):
         _check_outlines(segments.names, *(values[name] for name in fields[:5]))
+        _check_overlap(segments)
 
 
 def _check_response(names, gain, threshold_kev) -> None:
@@ -156,7 +160,6 @@ def _check_outlines(names, inner, outer, start, stop, gap) -> None:
                 f"segment {name} has gap_mm = {gap[k]:g}: it must be at least 0 and below {widest:g} mm, where it "
                 "would swallow the segment's inner edge."
             )
-    _check_overlap(names, inner, outer, start, stop)
 
 
 def _check_names(segments: Segments) -> None:
@@ -169,17 +172,28 @@ def _check_names(segments: Segments) -> None:
         )
 
 
-def _check_overlap(names, inner, outer, start, stop) -> None:
-    tolerance = 1e-3
-    for i in range(len(names)):
-        for j in range(i + 1, len(names)):
-            if min(outer[i], outer[j]) - max(inner[i], inner[j]) <= tolerance * outer[i]:
-                continue
-            ahead = (start[j] - start[i]) % 360.0
-            behind = (start[i] - start[j]) % 360.0
-            overlap = max(stop[i] - start[i] - ahead, stop[j] - start[j] - behind)
-            if overlap > tolerance:
-                raise InputError(
-                    f"segments {names[i]} ({start[i]:g} to {stop[i]:g} deg) and {names[j]} ({start[j]:g} to "
-                    f"{stop[j]:g} deg) overlap by {overlap:g} deg at the same radii: change the azimuths or the radii."
-                )
+def overlaps(segments: Segments) -> list[tuple[int, int, float]]:
+    """Every two segments at the same radii of which the first runs into the second, and by how much, deg.
+
+    Gradient: none.
+    """
+    inner, outer = np.asarray(segments.inner_radius_mm), np.asarray(segments.outer_radius_mm)
+    start, stop = np.asarray(segments.start_deg), np.asarray(segments.stop_deg)
+    found = []
+    for i, j in itertools.permutations(range(segments.count), 2):
+        if min(outer[i], outer[j]) - max(inner[i], inner[j]) > _TOUCHING * outer[i]:
+            overlap = float(stop[i] - start[i] - (start[j] - start[i]) % 360.0)
+            if overlap > _TOUCHING:
+                found.append((i, j, overlap))
+    return found
+
+
+def _check_overlap(segments: Segments) -> None:
+    for i, j, overlap in overlaps(segments):
+        rims = (segments.start_deg, segments.stop_deg)
+        (begin, end), (begin_other, end_other) = ((float(rim[k]) for rim in rims) for k in sorted((i, j)))
+        one, other = (segments.names[k] for k in sorted((i, j)))
+        raise InputError(
+            f"segments {one} ({begin:g} to {end:g} deg) and {other} ({begin_other:g} to {end_other:g} deg) overlap by "
+            f"{overlap:g} deg at the same radii: change the azimuths or the radii."
+        )

@@ -14,6 +14,7 @@ import yaml
 
 from eclipsjax._types import InputError, as_real, concrete
 from eclipsjax.instrument.microscope import Beam, Column, Detector, Microscope, Segments
+from eclipsjax.instrument.parted import parted
 
 HEADER_KEY, HEADER_VALUE = "eclipsjax", "microscope 1"
 # An optional section, written and read by `calibration_note`.
@@ -111,7 +112,11 @@ def write_scope_text(text: str, path: str | os.PathLike, force: bool) -> None:
 
 
 def microscope_to_yaml(scope: Microscope) -> str:
-    """The file's text: every number to its full precision, units and meanings as comments."""
+    """The file's text: every number to its full precision, units and meanings as comments.
+
+    Rims that were fitted into each other are written where they meet halfway, with a comment that says so.
+    """
+    scope, said = parted(scope)
     plate, segments = scope.detector, scope.detector.segments
     lines = [
         "# A scanning electron microscope with a segmented backscattered-electron detector.",
@@ -122,6 +127,7 @@ def microscope_to_yaml(scope: Microscope) -> str:
         "",
         *_section_lines("detector", plate),
         "  segments:",
+        *(f"  # {sentence}" for sentence in said),
     ]
     for k, name in enumerate(segments.names):
         quoted = yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf).strip()

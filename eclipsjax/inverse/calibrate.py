@@ -189,9 +189,9 @@ def calibrate(
     Gradient: none (a search).
     """
     frames = tuple(frames)
-    _check_frames(frames, scope)
     uncertain = dict(uncertain or {})
     stems = {name.split("[")[0] for name in uncertain}
+    _check_frames(frames, scope, _GAIN in stems)
     if _GAIN not in stems:
         scope = _roughly_scaled(scope, frames, emission)
     uncertain = _with_amplifier(scope, uncertain, stems)
@@ -217,7 +217,8 @@ def calibrate_from_images(
       grey levels per signal of this specimen's material, whatever those of `scope` are in.
     - `uncertain`: numbers to solve for, dotted name -> standard deviation beforehand, in the number's unit. Gains,
       pedestals (20 % of the flat signal) and azimuths (5 deg) are always among them, unless given here. Gains start
-      from a specimen that is level on average, 5 % known; where they are given here, from how those of `scope` compare.
+      from a specimen that is level on average, known within 5 % besides the pedestals; where they are given here, from
+      how those of `scope` compare.
 
     Returns a `Reconstruction`: its `calibration` holds the numbers; heights come without standard deviations.
     Gradient: none (a search).
@@ -230,8 +231,10 @@ def calibrate_from_images(
     else:
         gain = _level_gains(jnp.mean(check_images(images, scope), axis=(1, 2)), flat, segments.pedestal)
     scope = eqx.tree_at(lambda s: s.detector.segments.gain, scope, gain)
+    # The images' means are what is known within 5 %: gains follow the pedestals.
+    of_pedestal = _LIKELY_PEDESTAL * float(jnp.mean(flat / (flat - segments.pedestal.astype(flat.dtype))))
     believed = {
-        _GAIN: _LIKELY_GAIN * float(jnp.mean(gain)),
+        _GAIN: float(np.hypot(_LIKELY_GAIN, of_pedestal) * jnp.mean(gain)),
         _PEDESTAL: _LIKELY_PEDESTAL * float(jnp.mean(flat)),
         AZIMUTH: _LIKELY_AZIMUTH_DEG,
     }
@@ -277,24 +280,35 @@ def _value(unknowns: Array, problem: _Problem) -> Array:
 def _gauss_newton(problem: _Problem) -> tuple[Array, Array, Array]:
     """Least squares of residuals and of the unknowns themselves; stops when steps are small beside their errors."""
     unknowns = problem.start
-    eye, best = jnp.eye(unknowns.size, dtype=unknowns.dtype), float(_value(unknowns, problem))
+    best = float(_value(unknowns, problem))
     for _ in range(_ROUNDS):
-        left, jacobian = _residual_and_jacobian(unknowns, problem)
-        covariance = jnp.linalg.inv(jacobian.T @ jacobian + eye)
-        step = -covariance @ (jacobian.T @ left + unknowns)
+        gradient, _, covariance, _ = _normal_equations(unknowns, problem)
+        move = -covariance @ gradient
+        step = jnp.asarray(move, unknowns.dtype)
         length = 1.0
         while length > 1e-3 and not (new := float(_value(unknowns + length * step, problem))) <= best * (1 + 1e-6):
             length *= 0.3
         if length <= 1e-3:
             break
         unknowns, best = unknowns + length * step, new
-        if float(jnp.max(jnp.abs(step) / jnp.sqrt(jnp.diag(covariance)))) < 1e-2:
+        if np.max(np.abs(move) / np.sqrt(np.diag(covariance))) < 1e-2:
             break
-    left, jacobian = _residual_and_jacobian(unknowns, problem)
+    _, information, covariance, square = _normal_equations(unknowns, problem)
+    count = sum(value.size for value, _ in problem.observed)
+    freedom = max(count - float(np.trace(covariance @ information)), 1.0)
+    dtype = unknowns.dtype
+    return unknowns, jnp.asarray(covariance, dtype), jnp.asarray(square / freedom, dtype)
+
+
+def _normal_equations(unknowns: Array, problem: _Problem) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+    """Gradient of half the value, information, covariance, sum of squares; in double precision.
+
+    What frames hardly tell apart makes the information singular: in single precision its inverse would be anything.
+    """
+    left, jacobian = (np.asarray(v, np.float64) for v in _residual_and_jacobian(unknowns, problem))
     information = jacobian.T @ jacobian
-    covariance = jnp.linalg.inv(information + eye)
-    freedom = max(left.size - float(jnp.trace(covariance @ information)), 1.0)
-    return unknowns, covariance, jnp.sum(left**2) / freedom
+    covariance = np.linalg.inv(information + np.eye(unknowns.size))
+    return jacobian.T @ left + np.asarray(unknowns, np.float64), information, covariance, float(np.sum(left**2))
 
 
 def _block_means(images: SignalStack, down: int, across: int) -> tuple[Float[Array, "segment d a"], Array]:
@@ -353,9 +367,11 @@ def _with_amplifier(scope: Microscope, uncertain: dict[str, float], stems: set[s
     return uncertain
 
 
-def _check_frames(frames: tuple[Frame, ...], scope: Microscope) -> None:
+def _check_frames(frames: tuple[Frame, ...], scope: Microscope, is_gain_known: bool) -> None:
     if not frames or not all(isinstance(frame, Frame) for frame in frames):
         raise InputError(f"frames is {shown(frames)}: give Dark, Flat or Shape frames, at least one.")
+    if not is_gain_known and all(isinstance(frame, Dark) for frame in frames):
+        raise InputError("dark frames alone tell no gain, and pedestals only in units of it: give a flat field too.")
     if scope.is_biased:
         raise InputError("calibrate does not fly electrons through a field yet: ground specimen and detector.")
     for frame in frames:

@@ -174,8 +174,14 @@ class _Search:
                 if not bool(jnp.any(jnp.abs(self.best.unknowns.overall - before)[1:] > _MOVED)):
                     break
         except KeyboardInterrupt:
+            if self.best.gradient is None:
+                raise
             outcome = Outcome.INTERRUPTED
-        return self._found(self.best, outcome)
+        try:
+            return self._found(self.best, outcome, self.method.draws)
+        except KeyboardInterrupt:
+            # Standard deviations are what takes time here: heights without them are better than nothing.
+            return self._found(self.best, Outcome.INTERRUPTED, draws=0)
 
     def _descend(self, outlier: float) -> Outcome:
         """Down with the acceptance and the search radius of where it begins."""
@@ -242,9 +248,9 @@ class _Search:
             fit = part if fit is None else jax.tree.map(jnp.add, fit, part)
         return metric_at(unknowns, self.problem, fit)
 
-    def _found(self, point: Point, outcome: Outcome) -> Found:
+    def _found(self, point: Point, outcome: Outcome, draws: int) -> Found:
         self._renew_acceptance(point.unknowns)
-        unknowns, problem, method = point.unknowns, self.problem, self.method
+        unknowns, problem = point.unknowns, self.problem
         parts = None
         for tile in self.tiles.tiles:
             part = tile_residual(unknowns, problem, tile)
@@ -252,9 +258,7 @@ class _Search:
         residual, share, hidden = parts
         metric = self._metric_at(unknowns)
         nan = jnp.full(unknowns.height_nm.shape, jnp.nan, unknowns.height_nm.dtype)
-        std = (nan, jnp.stack([nan, nan])) if not method.draws else posterior_std(
-            metric, jax.random.key(0), method.draws
-        )  # fmt: skip
+        std = posterior_std(metric, jax.random.key(0), draws) if draws else (nan, jnp.stack([nan, nan]))
         chi_square = point.chi_square / max(self._freedom(metric), 1.0)
         calibration = None
         if problem.instrument.names:

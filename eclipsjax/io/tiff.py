@@ -48,17 +48,21 @@ def write_tiff(path: Path, height: np.ndarray, pixel: float, notes: Mapping[str,
     description = {"eclipsjax": FORMAT, "height_unit": "nm", "pixel_size_nm": pixel}
     if notes is not None:
         description["notes"] = notes
-    per_cm = (1e7 / pixel, 1e7 / pixel)
     tifffile.imwrite(
         path,
         height.astype(np.float32),
         photometric="minisblack",
         description=json.dumps(description),
-        resolution=per_cm,
-        resolutionunit="CENTIMETER",
         software="eclipsjax",
         metadata=None,
+        **resolution(pixel),
     )
+
+
+def resolution(pixel_size_nm: float) -> dict[str, Any]:
+    """The resolution tags as tifffile takes them; none where pixels are too small for their 32-bit fractions."""
+    per_cm = 1e7 / pixel_size_nm
+    return {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"} if per_cm < 2**32 - 1 else {}
 
 
 def notes_of(description: str) -> dict:

@@ -143,7 +143,8 @@ def test_what_cannot_be_determined_is_said():
     ("frames", "match"),
     [
         ([], "frames is"),
-        ([Dark(np.zeros((4, 8, 8)))], "cut off at black"),
+        ([Dark(np.zeros((4, 8, 8))), Flat(np.ones((4, 8, 8)), 10.0)], "cut off at black"),
+        ([Dark(np.ones((4, 8, 8)))], "dark frames alone"),
         ([Flat(np.full((3, 8, 8), 5.0), 10.0)], "has 4 segments"),
         ([Shape(np.ones((4, 8, 8)), Surface(np.zeros((6, 8)), 1.0))], "give heights on the images' own pixels"),
         ([Flat(np.full((4, 8, 8), -5.0), 10.0)], "not brighter"),

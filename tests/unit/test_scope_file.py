@@ -230,3 +230,16 @@ def test_saving_never_overwrites_without_force(tmp_path):
 def test_nothing_is_written_while_tracing():
     with pytest.raises(InputError, match="while JAX traces it"):
         jax.jit(microscope_to_yaml)(Microscope.annular())
+
+
+def test_fitted_segments_that_run_into_each_other_are_written_apart(tmp_path):
+    """As azimuths fitted one by one leave them: the file says so and loads; half of the overlap is taken from each."""
+    scope = Microscope.annular(segments=4)
+    turned = jnp.array([1.5, -0.5, 0.0, 0.0])
+    rims = tuple(rim + turned for rim in (scope.detector.segments.start_deg, scope.detector.segments.stop_deg))
+    fitted = eqx.tree_at(lambda s: (s.detector.segments.start_deg, s.detector.segments.stop_deg), scope, rims)
+    save_microscope(fitted, tmp_path / "fitted.yaml")
+    assert "fitted 2 deg into each other" in (tmp_path / "fitted.yaml").read_text()
+    back = load_microscope(tmp_path / "fitted.yaml").detector.segments
+    np.testing.assert_allclose(back.start_deg, rims[0] + jnp.array([0.0, 1.0, 0.0, 0.0]), atol=1e-6)
+    np.testing.assert_allclose(back.stop_deg, rims[1] - jnp.array([1.0, 0.0, 0.0, 0.0]), atol=1e-6)
