@@ -109,13 +109,15 @@ def _done(resume: Path | None, pixels: int, draw: int) -> Cells:
 
 def more_draws(cells: Cells, pixels: int, resume: Path | None) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Cells in which Refined's heights are not the best, with other noise and other unknown numbers."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {key: [] for key in missed(cells)}
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     conditions = {condition.label: condition for condition in CONDITIONS}
-    for draw in MORE_DRAWS:
-        done = _done(resume, pixels, draw)
-        for key in found:
-            entry = done[key] if key in done else _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
-            found[key].append(entry)
+    for key in missed(cells):
+        kept = [_done(resume, pixels, draw).get(key) for draw in MORE_DRAWS]
+        found[key] = [
+            entry or _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
+            for draw, entry in zip(MORE_DRAWS, kept, strict=True)
+        ]
+        print(f"{len(MORE_DRAWS)} more draws: {', '.join(key)}", file=sys.stderr, flush=True)
         jax.clear_caches()
     return found
 
