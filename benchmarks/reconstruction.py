@@ -111,11 +111,11 @@ def more_draws(cells: Cells, pixels: int, resume: Path | None) -> dict[tuple[str
     """Cells in which Refined's heights are not the best, with other noise and other unknown numbers."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     conditions = {condition.label: condition for condition in CONDITIONS}
+    done = {draw: _done(resume, pixels, draw) for draw in MORE_DRAWS}
     for key in missed(cells):
-        kept = [_done(resume, pixels, draw).get(key) for draw in MORE_DRAWS]
         found[key] = [
-            entry or _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
-            for draw, entry in zip(MORE_DRAWS, kept, strict=True)
+            kept.get(key) or _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
+            for draw, kept in done.items()
         ]
         print(f"{len(MORE_DRAWS)} more draws: {', '.join(key)}", file=sys.stderr, flush=True)
         jax.clear_caches()

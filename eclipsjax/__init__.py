@@ -77,14 +77,10 @@ from eclipsjax.instrument.microscope import (
 from eclipsjax.instrument.scope_file import load_microscope as load_microscope, save_microscope as save_microscope
 from eclipsjax.instrument.spectrum import Spectrum as Spectrum
 from eclipsjax.instrument.trajectories import Flight as Flight, emission_direction as emission_direction, trace as trace
-from eclipsjax.inverse.calibrate import (
-    Dark as Dark,
-    Flat as Flat,
-    Shape as Shape,
-    calibrate as calibrate,
-    calibrate_from_images as calibrate_from_images,
-)
+from eclipsjax.inverse.calibrate import calibrate as calibrate
+from eclipsjax.inverse.calibrate_from_images import calibrate_from_images as calibrate_from_images
 from eclipsjax.inverse.calibration import Calibration as Calibration
+from eclipsjax.inverse.frames import Dark as Dark, Flat as Flat, Shape as Shape
 from eclipsjax.inverse.height_std import height_std as height_std
 from eclipsjax.inverse.integrate import (
     Integration as Integration,

@@ -40,7 +40,7 @@ solve_option = click.option(
     multiple=True,
     metavar="NAME=STD",
     help="A number of the microscope that is only known within STD and is solved along, e.g. "
-    "detector.distance_mm=0.2; may be given several times. A calibrated file's numbers are solved along by themselves.",
+    "detector.distance_mm=0.2; may be given several times.",
 )
 
 

@@ -140,7 +140,8 @@ def _tells(files: tuple[Path, ...]) -> bool:
 
 
 def _from_frames(sets: dict[str, Any], heights: Path | None, tilt_std_deg: float, solved: dict[str, float]) -> Any:
-    from eclipsjax.inverse.calibrate import Dark, Flat, Shape, calibrate
+    from eclipsjax.inverse.calibrate import calibrate
+    from eclipsjax.inverse.frames import Dark, Flat, Shape
     from eclipsjax.io.heights import read_height
 
     frames: list[Any] = []
@@ -156,7 +157,7 @@ def _from_frames(sets: dict[str, Any], heights: Path | None, tilt_std_deg: float
 
 
 def _from_images(measured: Measured, solved: dict[str, float], stages: Stages) -> Calibration:
-    from eclipsjax.inverse.calibrate import calibrate_from_images
+    from eclipsjax.inverse.calibrate_from_images import calibrate_from_images
 
     images, pixel, scope = measured.set.images, measured.set.pixel_size_nm, measured.scope
     found = stages.refine(calibrate_from_images, images, pixel, scope, solved, grey_range=measured.grey_range)

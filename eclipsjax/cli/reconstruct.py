@@ -65,7 +65,8 @@ def reconstruct(
     """Heights from the IMAGEs of all segments: one file for each (.tif, .png, .npy), or one that holds them all.
 
     Writes height.npz (heights and standard deviations), height.tif, normals.png, profile.csv, scope.yaml and a page,
-    index.html. Ctrl-C while it refines keeps the best heights so far.
+    index.html. Ctrl-C while it refines keeps the best heights so far. A calibrated microscope's numbers are solved
+    along, unless --solve names others.
     """
     if solve and method == "photometric":
         raise InputError("--solve needs --method refined: the closed form takes the microscope as it is.")
@@ -81,10 +82,6 @@ def reconstruct(
         solved = solved_along(solve) or ({} if measured.note is None else dict(measured.note.std))
         with results_folder(output, force, inputs) as folder:
             result = stages.run("reconstruct", _reconstruct, measured, method, iterations, solved, stages)
-            stages.note(f"{result.sentence} chi-square {float(result.chi_square):.3g} per degree of freedom.")
-            for sentence in result.warnings[len(measured.warnings) :]:
-                if sentence != result.sentence:
-                    stages.note(f"warning: {sentence}")
             stages.run("write", write_results, result, folder, exports)
             title = f"{images[0].stem} and {len(measured.set.names) - 1} more segments"
             stages.run("page", write_page, result, measured.set.images, folder, title, measured.files)
@@ -117,6 +114,10 @@ def _reconstruct(
         camera=Camera(measured.counts_per_signal(stages.note)),
         grey_range=measured.grey_range,
     )
+    stages.note(f"{result.sentence} chi-square {float(result.chi_square):.3g} per degree of freedom.")
+    for sentence in result.warnings:
+        if sentence != result.sentence:
+            stages.note(f"warning: {sentence}")
     return dataclasses.replace(result, warnings=(*measured.warnings, *result.warnings))
 
 

@@ -189,11 +189,14 @@ def overlaps(segments: Segments) -> list[tuple[int, int, float]]:
 
 
 def _check_overlap(segments: Segments) -> None:
-    for i, j, overlap in overlaps(segments):
-        rims = (segments.start_deg, segments.stop_deg)
-        (begin, end), (begin_other, end_other) = ((float(rim[k]) for rim in rims) for k in sorted((i, j)))
-        one, other = (segments.names[k] for k in sorted((i, j)))
-        raise InputError(
-            f"segments {one} ({begin:g} to {end:g} deg) and {other} ({begin_other:g} to {end_other:g} deg) overlap by "
-            f"{overlap:g} deg at the same radii: change the azimuths or the radii."
-        )
+    found = overlaps(segments)
+    if not found:
+        return
+    *pair, overlap = found[0]
+    one, other = (
+        f"{segments.names[k]} ({float(segments.start_deg[k]):g} to {float(segments.stop_deg[k]):g} deg)"
+        for k in sorted(pair)
+    )
+    raise InputError(
+        f"segments {one} and {other} overlap by {overlap:g} deg at the same radii: change the azimuths or the radii."
+    )

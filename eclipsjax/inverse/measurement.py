@@ -109,6 +109,25 @@ def typical_counts(images: Any, scope: Microscope, emission: EmissionLaw | None 
     return jnp.mean(images) / expected.astype(images.dtype)
 
 
+def level_gains(
+    images: SignalStack, signal: PerSegment, pedestal: PerSegment, reference: str
+) -> Float[Array, "segment"]:
+    """Grey levels per signal if every segment's mean is that of level ground, `signal`.
+
+    Raises `InputError` where images are not brighter than what `reference` names. Gradient: exact.
+    """
+    grey = jnp.mean(images, axis=(1, 2)).astype(pedestal.dtype)
+    gain = grey / (signal.astype(pedestal.dtype) - pedestal)
+    values = concrete(gain)
+    if values is not None and not (np.isfinite(values) & (values > 0)).all():
+        means = ", ".join(f"{mean:.4g}" for mean in grey.tolist())
+        raise InputError(
+            f"the lit images' means ({means}) are not brighter than {reference}: give images of one setting of "
+            "contrast and brightness."
+        )
+    return gain
+
+
 def check_images(images: Any, scope: Microscope) -> SignalStack:
     """`images` as `(segment, y, x)` numbers, one for each segment of `scope`; `InputError` for anything else."""
     if not isinstance(scope, Microscope):

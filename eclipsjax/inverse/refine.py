@@ -7,6 +7,7 @@ of limited-memory BFGS for what that model leaves out: shadows that move with th
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -27,7 +28,6 @@ from eclipsjax.inverse.linear_acceptance import acceptance_near
 from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
 from eclipsjax.inverse.misfit import (
-    LocalFit,
     Problem,
     Unknowns,
     expected_value_and_gradient,
@@ -178,16 +178,16 @@ class _Search:
                 raise
             outcome = Outcome.INTERRUPTED
         try:
-            return self._found(self.best, outcome, self.method.draws)
+            return self._found(outcome, self.method.draws)
         except KeyboardInterrupt:
             # Standard deviations are what takes time here: heights without them are better than nothing.
-            return self._found(self.best, Outcome.INTERRUPTED, draws=0)
+            return self._found(Outcome.INTERRUPTED, draws=0)
 
     def _descend(self, outlier: float) -> Outcome:
         """Down with the acceptance and the search radius of where it begins."""
         self.problem = dataclasses.replace(self.problem, outlier=jnp.asarray(outlier, self.start_overall.dtype))
         self._look_far_enough(self.best.unknowns.height_nm)
-        self._renew_acceptance(self.best.unknowns)
+        self._renew_acceptance()
         small = 0
         for point in descend(self._evaluate, self._metric, self.best.unknowns):
             self.best = point
@@ -200,8 +200,9 @@ class _Search:
         flat = self.best.promised < 100 * _ENOUGH * abs(self.best.value)
         return Outcome.CONVERGED if flat else Outcome.STALLED
 
-    def _renew_acceptance(self, unknowns: Unknowns) -> None:
-        near = acceptance_near(self.problem.instrument, unknowns.overall[1:], self.problem.azimuths)
+    def _renew_acceptance(self) -> None:
+        numbers = self.best.unknowns.overall[1:]
+        near = acceptance_near(self.problem.instrument, numbers, self.problem.azimuths)
         self.problem = dataclasses.replace(self.problem, acceptance=near)
 
     def _tell(self, point: Point) -> None:
@@ -229,37 +230,31 @@ class _Search:
         return 4.0 * sigma / float(self.problem.pixel_size_nm)
 
     def _evaluate(self, unknowns: Unknowns) -> tuple[float, float, Unknowns]:
-        value, gradient = expected_value_and_gradient(unknowns, self.problem)
-        value, chi_square = float(value), 0.0
-        for tile in self.tiles.tiles:
-            part, square, slope = tile_value_and_gradient(unknowns, self.problem, tile)
-            value, chi_square = value + float(part), chi_square + float(square)
-            gradient = jax.tree.map(jnp.add, gradient, slope)
-        return value if math.isfinite(value) else math.inf, chi_square, gradient
+        expected, bend = expected_value_and_gradient(unknowns, self.problem)
+        misfit, chi_square, slope = self._over_tiles(tile_value_and_gradient, unknowns)
+        value = float(expected) + float(misfit)
+        return value if math.isfinite(value) else math.inf, float(chi_square), jax.tree.map(jnp.add, bend, slope)
 
     def _metric(self, unknowns: Unknowns) -> Callable[[Unknowns], Unknowns]:
         metric = self._metric_at(unknowns)
         return lambda gradient: metric_solve(metric, gradient)
 
     def _metric_at(self, unknowns: Unknowns) -> Metric:
-        fit: LocalFit | None = None
-        for tile in self.tiles.tiles:
-            part = tile_information(unknowns, self.problem, tile)
-            fit = part if fit is None else jax.tree.map(jnp.add, fit, part)
-        return metric_at(unknowns, self.problem, fit)
+        return metric_at(unknowns, self.problem, self._over_tiles(tile_information, unknowns))
 
-    def _found(self, point: Point, outcome: Outcome, draws: int) -> Found:
-        self._renew_acceptance(point.unknowns)
-        unknowns, problem = point.unknowns, self.problem
-        parts = None
-        for tile in self.tiles.tiles:
-            part = tile_residual(unknowns, problem, tile)
-            parts = part if parts is None else jax.tree.map(jnp.add, parts, part)
-        residual, share, hidden = parts
+    def _over_tiles(self, work: Callable[[Unknowns, Problem, Any], Any], unknowns: Unknowns) -> Any:
+        """The sum of what `work` makes of every tile."""
+        parts = (work(unknowns, self.problem, tile) for tile in self.tiles.tiles)
+        return functools.reduce(lambda total, part: jax.tree.map(jnp.add, total, part), parts)
+
+    def _found(self, outcome: Outcome, draws: int) -> Found:
+        self._renew_acceptance()
+        unknowns, problem = self.best.unknowns, self.problem
+        residual, share, hidden = self._over_tiles(tile_residual, unknowns)
         metric = self._metric_at(unknowns)
         nan = jnp.full(unknowns.height_nm.shape, jnp.nan, unknowns.height_nm.dtype)
         std = posterior_std(metric, jax.random.key(0), draws) if draws else (nan, jnp.stack([nan, nan]))
-        chi_square = point.chi_square / max(self._freedom(metric), 1.0)
+        chi_square = self.best.chi_square / max(self._freedom(metric), 1.0)
         calibration = None
         if problem.instrument.names:
             shifts, covariance = unknowns.overall[1:], metric.credible[1:, 1:]

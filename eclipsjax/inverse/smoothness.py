@@ -37,8 +37,7 @@ class EdgePreserving(eqx.Module):
     def __check_init__(self):
         for name in ("weight", "grain", "cutoff"):
             value = concrete(getattr(self, name))
-            positive = name == "cutoff"
-            if value is not None and not (value.ndim == 0 and 0 <= value < jnp.inf and (value > 0 or not positive)):
+            if value is not None and not (value.ndim == 0 and 0 <= value < jnp.inf and (value > 0 or name != "cutoff")):
                 raise InputError(f"{name} is {value}: give a positive number.")
 
     def energy(self, height_px: Map, slope_std: Scalar) -> Scalar:

@@ -16,8 +16,9 @@ from eclipsjax.instrument.acceptance import AcceptanceTable, NoField, acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 
+GAIN, PEDESTAL = "detector.segments.gain", "detector.segments.pedestal"
 # What shapes the image without touching which directions reach which segment.
-_NOT_GEOMETRY = ("detector.segments.gain", "detector.segments.pedestal", "beam.probe_fwhm_nm", "emission.")
+_NOT_GEOMETRY = (GAIN, PEDESTAL, "beam.probe_fwhm_nm", "emission.")
 # One number that moves two of the record's.
 AZIMUTH = "detector.segments.azimuth_deg"
 _BOTH_RIMS = ("detector.segments.start_deg", "detector.segments.stop_deg")
@@ -117,9 +118,14 @@ class Instrument(eqx.Module):
         return float(np.mean([read_number(self.model, leaf) for leaf in _leaves(name)]))
 
 
+def stem(name: str) -> str:
+    """A number's name without the segment's index."""
+    return name.split("[")[0]
+
+
 def _full_names(name: str, model: Model) -> tuple[str, ...]:
     """`name` as full names; a microscope's own numbers are given without their `scope.`"""
-    if name.split("[")[0] == AZIMUTH:
+    if stem(name) == AZIMUTH:
         starts = resolve_numbers((name.replace(AZIMUTH, _BOTH_RIMS[0]),), model.scope)
         return tuple(start.replace(_BOTH_RIMS[0], AZIMUTH) for start in starts)
     if name.startswith("emission."):

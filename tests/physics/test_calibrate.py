@@ -14,7 +14,8 @@ from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.fisher import LevelNoise
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.inverse.calibrate import Dark, Flat, Shape, calibrate
+from eclipsjax.inverse.calibrate import calibrate
+from eclipsjax.inverse.frames import Dark, Flat, Shape
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import photometric_slopes
 from eclipsjax.specimen import synthetic

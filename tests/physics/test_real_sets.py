@@ -14,7 +14,7 @@ from eclipsjax.imaging.bsesm import flat_signal, render, wide_field_mm
 from eclipsjax.imaging.camera import record
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.inverse.calibrate import calibrate_from_images
+from eclipsjax.inverse.calibrate_from_images import calibrate_from_images
 from eclipsjax.inverse.pipeline import reconstruct
 from eclipsjax.inverse.reconstruction import Outcome
 from eclipsjax.inverse.refine import Refined
