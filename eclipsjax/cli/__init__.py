@@ -47,9 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # What overflows single precision is refused as infinite, in a sentence; NumPy's warning would precede it.
         with remembering_ctrl_c(), np.errstate(over="ignore"):
             code = commands.main(args=arguments, prog_name="eclipsjax", standalone_mode=False)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
+    except click.ClickException as error:
+        return _say(_in_one_sentence(error), error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         code = _say("interrupted: nothing was written.", INTERRUPTED)
         return _leave(code) if arguments is None else code
@@ -60,6 +62,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _say(f"{where}{error.strerror or error}.", FAILURE)
     # Click returns the code of a command that ends early.
     return code if isinstance(code, int) else 0
+
+
+def _in_one_sentence(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    command = commands.name if context is None else context.command_path
+    return f"{' '.join(error.format_message().split()).rstrip('.')}: {command} -h tells what it takes."
 
 
 def _say(sentence: str, code: int) -> int:
@@ -79,6 +87,7 @@ def _in_options(message: str) -> str:
     message = message.replace("with force", "with --force").replace(
         "save_microscope(scope, path)", "eclipsjax scope new"
     )
+    message = message.replace("uncertain holds", "--solve holds")
     for name in ("pixel_size_nm", "height_scale_nm", "radius_px"):
         message = message.replace(f"give {name}", f"give --{name.replace('_', '-')}")
     return message

@@ -25,7 +25,9 @@ from eclipsjax.cli._running import (
 
 if TYPE_CHECKING:
     from eclipsjax.cli._images import Measured
+    from eclipsjax.inverse.pipeline import Photometric
     from eclipsjax.inverse.reconstruction import Reconstruction
+    from eclipsjax.inverse.refine import Refined
 
 EXPORTS = ("gwy", "nc", "stl", "ply", "glb")
 STAGES = ["read", "reconstruct", "write", "page"]
@@ -45,6 +47,13 @@ STAGES = ["read", "reconstruct", "write", "page"]
 )
 @solve_option
 @click.option("--iterations", type=click.IntRange(1, 1000), default=80, show_default=True, help="Most steps (refined).")
+@click.option(
+    "--level-deg",
+    type=click.FloatRange(0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="How level the specimen lies (standard deviation; inf: not known). Counts where numbers are solved along.",
+)
 @click.option("--export", "exports", type=click.Choice(EXPORTS), multiple=True, help="Heights in this format, too.")
 @show_option
 @force_option
@@ -57,6 +66,7 @@ def reconstruct(
     method: str,
     solve: tuple[str, ...],
     iterations: int,
+    level_deg: float,
     exports: tuple[str, ...],
     show: bool,
     force: bool,
@@ -81,7 +91,8 @@ def reconstruct(
             stages.note(f"warning: {sentence}")
         solved = solved_along(solve) or ({} if measured.note is None else dict(measured.note.std))
         with results_folder(output, force, inputs) as folder:
-            result = stages.run("reconstruct", _reconstruct, measured, method, iterations, solved, stages)
+            chosen = _method(method, iterations, level_deg, solved)
+            result = stages.run("reconstruct", _reconstruct, measured, chosen, stages)
             stages.run("write", write_results, result, folder, exports)
             title = f"{images[0].stem} and {len(measured.set.names) - 1} more segments"
             stages.run("page", write_page, result, measured.set.images, folder, title, measured.files)
@@ -95,22 +106,27 @@ def file_names(exports: tuple[str, ...] = ()) -> list[str]:
     return [*fixed, *(f"height.{kind}" for kind in exports)]
 
 
-def _reconstruct(
-    measured: Measured, method: str, iterations: int, solved: dict[str, float], stages: Stages
-) -> Reconstruction:
+def _method(name: str, iterations: int, level_deg: float, solved: dict[str, float]) -> Photometric | Refined:
+    from eclipsjax.inverse.pipeline import Photometric
+    from eclipsjax.inverse.refine import Refined
+
+    if name == "photometric":
+        return Photometric()
+    return Refined(iterations=iterations, level_deg=level_deg, uncertain=solved)
+
+
+def _reconstruct(measured: Measured, method: Photometric | Refined, stages: Stages) -> Reconstruction:
     import dataclasses
 
     from eclipsjax.imaging.camera import Camera
-    from eclipsjax.inverse.pipeline import Photometric, reconstruct
-    from eclipsjax.inverse.refine import Refined
+    from eclipsjax.inverse.pipeline import reconstruct
 
-    chosen = Photometric() if method == "photometric" else Refined(iterations=iterations, uncertain=solved)
     result = stages.refine(
         reconstruct,
         measured.set.images,
         measured.set.pixel_size_nm,
         measured.scope,
-        chosen,
+        method,
         camera=Camera(measured.counts_per_signal(stages.note)),
         grey_range=measured.grey_range,
     )

@@ -154,16 +154,19 @@ def read_number(record: Any, name: str) -> float:
     return float(np.asarray(jax.tree.leaves(record)[leaf])[entry])
 
 
-def resolve_numbers(names: tuple[str, ...], record: Any) -> tuple[str, ...]:
-    """Full names for `names`, the bare name of an array standing for all its entries; `InputError` if unknown."""
+def resolve_numbers(names: tuple[str, ...], record: Any, argument: str = "numbers") -> tuple[str, ...]:
+    """Full names for `names`, the bare name of an array standing for all its entries; `InputError` if unknown.
+
+    `argument`: what the message calls `names`.
+    """
     if not names:
-        raise InputError("numbers is empty: name at least one, such as 'detector.distance_mm'.")
+        raise InputError(f"{argument} is empty: name at least one, such as 'detector.distance_mm'.")
     index = _index(record)
     chosen: dict[str, None] = {}
     for name in names:
         entries = [full for full in index if full == name or full.startswith(f"{name}[")]
         if not entries:
-            raise InputError(f"numbers holds '{name}', which the record does not have: {_nearest(name, index)}")
+            raise InputError(f"{argument} holds '{name}', which the record does not have: {_nearest(name, index)}")
         chosen.update(dict.fromkeys(entries))
     return tuple(chosen)
 
@@ -174,4 +177,4 @@ def _nearest(name: str, index: dict) -> str:
     near = same_field or difflib.get_close_matches(name.split("[")[0], bare, n=3, cutoff=0.4)
     if name.split("[")[0] in bare:
         near = [full for full in index if full.startswith(name.split("[")[0])]
-    return f"did you mean {' or '.join(near[:8])}?" if near else "instrument_numbers(scope) lists what there is."
+    return f"did you mean {' or '.join(near[:8])}?" if near else f"it has {', '.join(bare)}."

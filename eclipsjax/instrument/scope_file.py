@@ -148,7 +148,8 @@ def _number_text(leaf: Any) -> str:
     value = concrete(leaf)
     if value is None:
         raise InputError("a microscope cannot be written while JAX traces it: its numbers are not known yet.")
-    size = abs(float(value))
+    # Adding 0 makes a plain 0 of -0.0.
+    value, size = value + np.zeros_like(value), abs(float(value))
     if size == 0 or 1e-4 <= size < 1e7:
         return np.format_float_positional(value[()], unique=True, trim="0")
     return np.format_float_scientific(value[()], unique=True, trim="0")

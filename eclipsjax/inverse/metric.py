@@ -30,12 +30,14 @@ _FLOOR = 1e-7
 class Metric(eqx.Module):
     """The quadratic model's blocks: heights, and the overall numbers (brightness, instrument).
 
-    - `slopes`: `(2, 2, y, x)` information of each pixel's slopes; `stiffness`: of the height's `bends`, pixels.
+    - `slopes`: `(2, 2, y, x)` information of each pixel's slopes; `level`: of the field's mean slope, beforehand;
+      `stiffness`: of the height's `bends`, pixels.
     - `modes`: `(y, x)` inverse of the heights' block for uniform pixels, per cosine mode: the preconditioner.
     - `carried`: `(overall, y, x)` how far heights follow when a number moves; `covariance`: `(overall, overall)`.
     """
 
     slopes: Float[Array, "2 2 y x"]
+    level: Scalar
     stiffness: Bends
     modes: Map
     pixel_size_nm: Scalar
@@ -52,7 +54,8 @@ class Metric(eqx.Module):
         """The heights' block times a change of heights."""
         pixel = self.pixel_size_nm
         leans, back = jax.vjp(lambda h: jnp.stack(Surface(h, pixel).slopes()), height)
-        from_slopes = back(jnp.einsum("ijyx,jyx->iyx", self.slopes, leans))[0]
+        of_field = self.level / height.size * jnp.mean(leans, axis=(1, 2), keepdims=True)
+        from_slopes = back(jnp.einsum("ijyx,jyx->iyx", self.slopes, leans) + of_field)[0]
         bent, back = jax.vjp(lambda h: bends(h / pixel), height)
         return from_slopes + back(tuple(b * w for b, w in zip(bent, self.stiffness, strict=True)))[0]
 
@@ -76,14 +79,15 @@ def metric_at(unknowns: Unknowns, problem: Problem, fit: LocalFit) -> Metric:
     slopes = fit.slopes + floor * eye
     modes = _inverse_of_modes(slopes, stiffness, pixel)
     nothing = jnp.zeros((len(fit.overall), *height_px.shape), height_px.dtype)
-    start = Metric(slopes, stiffness, modes, pixel, nothing, fit.overall)
+    level = problem.level_information
+    start = Metric(slopes, level, stiffness, modes, pixel, nothing, fit.overall)
     force = jax.vmap(lambda mixed: _force_of_slopes(mixed, height_px, pixel))(fit.mixed)
     carried = jax.lax.map(start.heights_for, force)
     # Numbers are in units of what is known of them beforehand; of the brightness nothing is.
     known = jnp.full(len(fit.overall), DISCOUNT, height_px.dtype).at[0].set(0.0)
     left = fit.overall + jnp.diag(known) - jnp.einsum("ayx,byx->ab", carried, force)
     left = 0.5 * (left + left.T) + 1e-6 * jnp.diag(jnp.diag(fit.overall))
-    return Metric(slopes, stiffness, modes, pixel, carried, jnp.linalg.inv(left))
+    return Metric(slopes, level, stiffness, modes, pixel, carried, jnp.linalg.inv(left))
 
 
 def _force_of_slopes(slopes: Float[Array, "2 y x"], height: Map, pixel: Scalar) -> Map:
@@ -122,10 +126,10 @@ def posterior_std(metric: Metric, key: Array, draws: int = 32) -> tuple[Map, Flo
         return jnp.stack(Surface(height, pixel).slopes())
 
     def add(total, key):
-        of_slopes, of_bends = jax.random.split(key)
-        force = _force_of_slopes(
-            jnp.einsum("ijyx,jyx->iyx", root, jax.random.normal(of_slopes, (2, *shape), dtype)), metric.modes, pixel
-        )
+        of_slopes, of_field, of_bends = jax.random.split(key, 3)
+        pull = jnp.einsum("ijyx,jyx->iyx", root, jax.random.normal(of_slopes, (2, *shape), dtype))
+        pull = pull + jnp.sqrt(metric.level) / metric.modes.size * jax.random.normal(of_field, (2, 1, 1), dtype)
+        force = _force_of_slopes(pull, metric.modes, pixel)
         keys = jax.random.split(of_bends, len(metric.stiffness))
         drawn = zip(metric.stiffness, keys, strict=True)
         bent = tuple(jnp.sqrt(weight) * jax.random.normal(k, weight.shape, dtype) for weight, k in drawn)

@@ -1,12 +1,15 @@
 """How badly heights explain the images: residuals through the exact simulator, and what is expected beforehand.
 
-    value = 1/2 sum over pixels huber(r' P r) + smoothness + k/2 |numbers|^2,     r = level measured - level simulated
+    value = 1/2 sum over pixels huber(r' P r) + smoothness + k/2 (|numbers|^2 + |mean slope / level|^2),
+
+with r = level measured - level simulated.
 
 The levels of a pixel share its brightness, one number for the image times 1 + e for the pixel with e of standard
 deviation `spread`; e is fitted in closed form, which leaves r' P r - (r' P g)^2 / (g' P g + 1 / spread^2) with g the
 simulated levels. Instrument numbers that are not known exactly shift by their own standard deviations. They must win
 k times more than noise alone would ask for: errors of the model (what was expected of the relief first of all) are the
-same in many pixels, which therefore are no independent witnesses of the instrument.
+same in many pixels, which therefore are no independent witnesses of the instrument. Where there are such numbers, how
+level the specimen lies counts among them: unequal gains and a lean of the whole field look alike.
 """
 
 from __future__ import annotations
@@ -63,6 +66,7 @@ class Problem(eqx.Module):
     - `outlier`: residuals (root of r' P r) beyond which a pixel pulls no harder; inf for never.
     - `smoothness`: what is expected of the relief, in units of the noise of a level pixel's slope, which follows from
       `precision`, `(segment, segment)`, the inverse covariance of a level pixel's levels, taken for every pixel's.
+    - `level_information`: of the mean slope along either axis, beforehand; 0 for none.
     - `window` (static): rows and columns that are worked on at once.
     """
 
@@ -76,6 +80,7 @@ class Problem(eqx.Module):
     outlier: Scalar
     smoothness: EdgePreserving
     precision: Float[Array, "segment segment"]
+    level_information: Scalar
     azimuths: int = eqx.field(static=True)
     window: tuple[int, int] = eqx.field(static=True)
 
@@ -100,12 +105,14 @@ def tile_value_and_gradient(unknowns: Unknowns, problem: Problem, tile: Tile) ->
 
 @jax.jit
 def expected_value_and_gradient(unknowns: Unknowns, problem: Problem) -> tuple[Array, Unknowns]:
-    """The rest of the value: smoothness, and how far the instrument's numbers have moved."""
+    """The rest of the value: smoothness, how far the instrument's numbers have moved, how far the field leans."""
 
     def value(unknowns):
         height_px = unknowns.height_nm / problem.pixel_size_nm
         moved = DISCOUNT * jnp.sum(unknowns.overall[1:] ** 2)
-        return problem.smoothness.energy(height_px, slope_noise(unknowns, problem)) + 0.5 * moved
+        lean = [jnp.mean(slope) ** 2 for slope in Surface(unknowns.height_nm, problem.pixel_size_nm).slopes()]
+        leans = problem.level_information * sum(lean)
+        return problem.smoothness.energy(height_px, slope_noise(unknowns, problem)) + 0.5 * (moved + leans)
 
     return jax.value_and_grad(value)(unknowns)
 

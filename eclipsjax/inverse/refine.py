@@ -28,6 +28,7 @@ from eclipsjax.inverse.linear_acceptance import acceptance_near
 from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
 from eclipsjax.inverse.misfit import (
+    DISCOUNT,
     Problem,
     Unknowns,
     expected_value_and_gradient,
@@ -50,8 +51,10 @@ _RADII = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _GROWTH = 1.5
 # Noise of a level over the level below which the renderer's own bins would show, and directions around a pixel.
 _QUIET, _FEW, _MANY = 0.006, 32, 64
-# Steps count as done when they bring, or promise, less than this share of the value.
-_ENOUGH = 3e-5
+# Steps are small that bring, or promise, less than this for each height: chance makes half a unit of every one.
+_ENOUGH = 2e-4
+# Where no direction leads down, what promises less than so many small steps is taken for the bottom.
+_NEARLY = 30
 # Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
 _ALIKE = 1.0
 # Descents with residuals limited: another one follows where a number moved by more than this share of what it is known
@@ -80,6 +83,8 @@ class Refined(eqx.Module):
     - `outlier`: residual, in standard deviations of a pixel's levels, beyond which it pulls no harder.
     - `uncertain`: numbers of the microscope that are solved along, dotted name -> standard deviation in the number's
       unit, as `{"detector.segments.pedestal": 0.01}` (static).
+    - `level_deg`: how level the specimen is known to lie, standard deviation of the field's mean slope in degrees (inf:
+      not known). It counts only where numbers are `uncertain`: images alone tell a lean from unequal gains poorly.
     - `draws` (static): samples behind the standard deviations; 0 leaves them NaN.
 
     Gradient: none (a search).
@@ -88,6 +93,7 @@ class Refined(eqx.Module):
     smoothness: EdgePreserving = eqx.field(default_factory=EdgePreserving)
     spread: Scalar | None = eqx.field(converter=lambda v: None if v is None else as_real(v, "spread"), default=None)
     outlier: Scalar = eqx.field(converter=as_real, default=6.0)
+    level_deg: Scalar = eqx.field(converter=as_real, default=4.0)
     iterations: int = eqx.field(static=True, default=80)
     azimuths: int | None = eqx.field(static=True, default=None)
     draws: int = eqx.field(static=True, default=24)
@@ -104,6 +110,9 @@ class Refined(eqx.Module):
         outlier = concrete(self.outlier)
         if outlier is not None and not outlier > 0:
             raise InputError(f"outlier is {outlier}: give a positive number of standard deviations (inf: none).")
+        level = concrete(self.level_deg)
+        if level is not None and not (0 < level < 90 or level == math.inf):
+            raise InputError(f"level_deg is {level}: give degrees between 0 and 90 (inf: not known).")
 
 
 def refine(
@@ -153,6 +162,7 @@ class _Search:
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
             precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
+            level_information=jnp.asarray(_level_information(method), dtype),
             azimuths=azimuths,
             window=level.shape[1:],
         )
@@ -188,17 +198,19 @@ class _Search:
         self.problem = dataclasses.replace(self.problem, outlier=jnp.asarray(outlier, self.start_overall.dtype))
         self._look_far_enough(self.best.unknowns.height_nm)
         self._renew_acceptance()
-        small = 0
+        enough, before, small = _ENOUGH * self.pixels, self.best.value, 0
         for point in descend(self._evaluate, self._metric, self.best.unknowns):
             self.best = point
             self._tell(point)
-            small = small + 1 if min(point.decrease, point.promised) < _ENOUGH * abs(point.value) else 0
+            if abs(before - point.value) < enough and point.steps == 0:
+                # An earlier descent ended here, and what has been renewed since changes nothing.
+                return Outcome.CONVERGED
+            small = small + 1 if min(point.decrease, point.promised) < enough else 0
             if small == 2:
                 return Outcome.CONVERGED
             if len(self.history) > self.method.iterations:
                 return Outcome.OUT_OF_STEPS
-        flat = self.best.promised < 100 * _ENOUGH * abs(self.best.value)
-        return Outcome.CONVERGED if flat else Outcome.STALLED
+        return Outcome.CONVERGED if self.best.promised < _NEARLY * enough else Outcome.STALLED
 
     def _renew_acceptance(self) -> None:
         numbers = self.best.unknowns.overall[1:]
@@ -283,6 +295,12 @@ class _Search:
         of_slopes, of_bends = 0.5 * told * laplacian, stiffness_of_modes(metric.stiffness, metric.modes.shape)
         free = float(jnp.mean(of_slopes / jnp.where(of_slopes > 0, of_slopes + of_bends, 1.0)))
         return self.measured - self.pixels * free
+
+
+def _level_information(method: Refined) -> float:
+    """Of the mean slope along either axis; as little an independent witness as any number's (see `misfit`)."""
+    level = float(method.level_deg)
+    return DISCOUNT / math.tan(math.radians(level)) ** 2 if method.uncertain and level < 90 else 0.0
 
 
 def _widest(table: Any) -> Scalar:

@@ -1,8 +1,8 @@
-"""Whether two images were given for each other's segments: exchanged, they would hang together better.
+"""Whether images were given for each other's segments, two of them or all around: rightly, they hang together better.
 
 Two things betray a swap: levels that no slope explains (the closed form's residual), and slopes whose sums around
 four pixels do not close. Opposite segments of a four-quadrant detector leave the residual alone and mirror one slope,
-so that only the loops tell.
+so that only the loops tell; so do they where all images are one place on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 # Pixels along each side that are looked at. A swap is believed if it takes away this share of what exceeds the noise,
 # which must be so many standard deviations of a sum of squares and so much of what noise alone leaves.
 _SIDE, _TAKEN, _SIGMAS, _LEAST = 128, 0.5, 10.0, 0.03
-# More pairs than these that do equally well are no swap but something else.
+# More orders than these that do equally well are no swap but something else.
 _AMBIGUOUS = 2
 # What hidden parts of the detector do to levels, as a share: noise below that is no measure.
 _MODEL_ERROR = 0.03
@@ -38,19 +38,16 @@ _OUTLIER = 4.0
 def check_swapped(
     measurement: Measurement, table: AcceptanceTable, emission: EmissionLaw | None = None, pixel_size_nm: Any = 1.0
 ) -> None:
-    """Raise `InputError` where exchanging two images explains them far better, naming the pair. Gradient: none."""
+    """Raise `InputError` where another order of the images explains them far better, naming it. Gradient: none."""
     rows, columns = measurement.level.shape[1:]
     top, left = max((rows - _SIDE) // 2, 0), max((columns - _SIDE) // 2, 0)
     part = jax.tree.map(lambda v: v[:, top : top + _SIDE, left : left + _SIDE] if v.ndim == 3 else v, measurement)
     part = _equalised(part, flat_response(table, Lambertian() if emission is None else emission)[:, 0, 0, 0])
     part = dataclasses.replace(part, noise=_at_least(part, _MODEL_ERROR))
     count = len(table.names)
-    pairs = list(itertools.combinations(range(count), 2))
-    orders = [list(range(count))]
-    for j, k in pairs:
-        order = list(range(count))
-        order[j], order[k] = k, j
-        orders.append(order)
+    exchanged, turned = _other_orders(table.names)
+    others = exchanged | turned
+    orders = [tuple(range(count)), *others.values()]
     scores = np.array([float(_misfit(_ordered(part, order), table, emission, pixel_size_nm)) for order in orders])
     best = int(np.argmin(scores))
     pixels = part.level[0].size
@@ -58,14 +55,33 @@ def check_swapped(
     taken = scores[0] - scores[best]
     clear = taken > max(_SIGMAS * np.sqrt(2.0 * of_noise), _LEAST * of_noise)
     if best and clear and taken > _TAKEN * (scores[0] - of_noise):
-        alike = [pair for pair, score in zip(pairs, scores[1:], strict=True) if score - scores[best] < 0.1 * taken]
-        if len(alike) > _AMBIGUOUS:
+        alike = [said for said, score in zip(others, scores[1:], strict=True) if score - scores[best] < 0.1 * taken]
+        if len(alike) > _AMBIGUOUS or 0 < len(turned.keys() & alike) < len(alike):
             return
-        said = " or ".join(f"{table.names[j]} and {table.names[k]}" for j, k in alike)
+        said = " or ".join(alike)
+        looks = f"the images of segments {said} look swapped: exchanged"
+        if alike[0] in turned:
+            looks = f"the images look as if given for segments {said} (all of them places on): so taken"
         raise InputError(
-            f"the images of segments {said} look swapped: exchanged they disagree {taken / (scores[0] - of_noise):.0%} "
-            "less beyond the noise; give the files in the microscope's order, or correct the azimuths in its file."
+            f"{looks} they disagree {taken / (scores[0] - of_noise):.0%} less beyond the noise; give the files in the "
+            "microscope's order, or correct the azimuths in its file."
         )
+
+
+def _other_orders(names: tuple[str, ...]) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """What is said of an order -> which image belongs to each segment in it: two exchanged, and all turned around."""
+    count = len(names)
+    exchanged = {}
+    for j, k in itertools.combinations(range(count), 2):
+        order = list(range(count))
+        order[j], order[k] = k, j
+        exchanged[f"{names[j]} and {names[k]}"] = tuple(order)
+    turned = {}
+    for places in range(1, count):
+        order = tuple((k + places) % count for k in range(count))
+        # Image i is segment s where order[s] == i.
+        turned[", ".join(names[order.index(k)] for k in range(count))] = order
+    return exchanged, turned
 
 
 def _equalised(measurement: Measurement, flat: Array) -> Measurement:
@@ -82,7 +98,7 @@ def _at_least(measurement: Measurement, share: float) -> LevelNoise:
     return LevelNoise(jnp.maximum(noise.additive_std, least), noise.electrons, noise.common)
 
 
-def _ordered(measurement: Measurement, order: list[int]) -> Measurement:
+def _ordered(measurement: Measurement, order: tuple[int, ...]) -> Measurement:
     """As if the images had been given in another order; their noise goes with them."""
     place = np.array(order)
     return jax.tree.map(lambda v: v[place] if v.ndim and v.shape[0] == len(order) else v, measurement)

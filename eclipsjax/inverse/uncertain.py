@@ -126,7 +126,7 @@ def stem(name: str) -> str:
 def _full_names(name: str, model: Model) -> tuple[str, ...]:
     """`name` as full names; a microscope's own numbers are given without their `scope.`"""
     if stem(name) == AZIMUTH:
-        starts = resolve_numbers((name.replace(AZIMUTH, _BOTH_RIMS[0]),), model.scope)
+        starts = resolve_numbers((name.replace(AZIMUTH, _BOTH_RIMS[0]),), model.scope, "uncertain")
         return tuple(start.replace(_BOTH_RIMS[0], AZIMUTH) for start in starts)
     if name.startswith("emission."):
         known = [full for full in instrument_numbers(model) if full.startswith("emission.")]
@@ -136,7 +136,7 @@ def _full_names(name: str, model: Model) -> tuple[str, ...]:
                 "such as ForwardLobe(0.1) as emission."
             )
         return (name,)
-    return resolve_numbers((name,), model.scope)
+    return resolve_numbers((name,), model.scope, "uncertain")
 
 
 def _leaves(name: str) -> tuple[str, ...]:

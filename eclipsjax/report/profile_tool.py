@@ -24,8 +24,8 @@ def profile_tool(note: str, static: Picture) -> Markup:
     numbers = "\n".join(f'<div><dt>{name}</dt><dd data-part="{key}"></dd></div>' for key, name in _NUMBERS)
     return Markup(f"""<div class="tool" id="eclipsjax-profile">
 <div class="when-live">
-<p>Drag on the map to draw a line, or take it by its ends A and B. In the plot, drag the two markers: what lies between
-them does not count for the step.</p>
+<p>Drag on the map to draw a line, or take it by its ends A and B. In the plot, drag the two markers, which lie
+around the clearest step at first: what lies between them does not count for it.</p>
 <div class="map-box"><canvas data-part="map" role="img" aria-label="Height map on which a line can be drawn"></canvas>
 </div>
 <canvas class="plot" data-part="plot" role="img" aria-label="Heights along the line"></canvas>

@@ -51,7 +51,7 @@ def imaged(surface, ratio=30.0, seed=0, scope=SCOPE):
     return record(render(surface, acceptance(scope), 64, radius_px=64), scope, jax.random.key(seed), camera)
 
 
-def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, blur=None) -> Problem:
+def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, blur=None, level=0.0):
     measurement, instrument = measure(images, SCOPE), Instrument.of(SCOPE, uncertain or {})
     return Problem(
         measurement=measurement,
@@ -64,6 +64,7 @@ def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, 
         outlier=jnp.asarray(outlier),
         smoothness=EdgePreserving(),
         precision=jnp.diag(1.0 / measurement.std**2),
+        level_information=jnp.asarray(level),
         azimuths=16,
         window=images.shape[1:] if window is None else window,
     )
@@ -84,6 +85,7 @@ def test_gradient_against_finite_differences(case):
         spread={"spread": 0.05, "unknown brightness": np.inf}.get(case, 0.0),
         uncertain=uncertain if case == "numbers" else None,
         outlier=5.0 if case == "robust" else np.inf,
+        level=1e6 if case == "numbers" else 0.0,
     )
     count = len(problem.instrument.names)
     keys = jax.random.split(jax.random.key(3), 4)
@@ -139,7 +141,7 @@ def test_metric_is_the_hessian_where_nothing_hides():
     """On level ground a step of the local model changes the gradient by what it was asked to, 1 % of it."""
     surface = Surface(jnp.zeros((20, 20)), 2.0)
     images = render(surface, TABLE) + 1e-7 * jax.random.normal(jax.random.key(0), (4, 20, 20))
-    problem = problem_of(images, uncertain={"detector.segments.pedestal": 0.01})
+    problem = problem_of(images, uncertain={"detector.segments.pedestal": 0.01}, level=1e15)
     tile = Tiles.of((20, 20), 8, 10**6).tiles[0]
     at = Unknowns(jnp.zeros((20, 20)), jnp.zeros(5))
 
@@ -150,7 +152,7 @@ def test_metric_is_the_hessian_where_nothing_hides():
         )
 
     smooth = np.cos(np.pi * (np.arange(20) + 0.5) / 20)
-    way = Unknowns(1e-3 * jnp.asarray(np.outer(smooth, smooth)), 1e-3 * jnp.arange(5.0))
+    way = Unknowns(1e-3 * jnp.asarray(np.outer(smooth, smooth) + smooth), 1e-3 * jnp.arange(5.0))
     force = jax.tree.map(jnp.subtract, gradient(way), gradient(jax.tree.map(jnp.zeros_like, way)))
     step = metric_solve(metric_at(at, problem, tile_information(at, problem, tile)), force)
     changed = jax.tree.map(jnp.subtract, gradient(step), gradient(jax.tree.map(jnp.zeros_like, way)))

@@ -117,6 +117,9 @@ def spoil(damaged, how):
     elif how == "swapped":
         rewrite(names[0], lambda v: v, segment="C")
         rewrite(names[2], lambda v: v, segment="A")
+    elif how == "turned":
+        for name, segment in zip(names, "BCDA", strict=True):
+            rewrite(name, lambda v: v, segment=segment)
     return names
 
 
@@ -137,6 +140,7 @@ def spoil(damaged, how):
         ("nan", "not finite"),
         ("no pixel size", "--pixel-size-nm"),
         ("swapped", "swapped"),
+        ("turned", "given for segments D, A, B, C or B, C, D, A"),
     ],
 )
 def test_bad_input_is_one_sentence(damaged, tmp_path, capsys, how, words):

@@ -246,7 +246,9 @@ PROBE = """<script>
   try {
     const view = tools.relief, tool = tools.profileTool, data = tools.data;
     tool.state.line = LINE;
-    tool.state.markers = [0.7, 0.2];
+    const terraces = Float64Array.from({ length: 101 }, (_, i) => (i < 30 ? 0.1 * (i % 2) : 5));
+    out.guess = tools.clearestStep({ height_nm: terraces });
+    Object.assign(tool.state, { markers: [0.7, 0.2], placed: true });
     tool.draw();
     const found = tool.state.found;
     Object.assign(out, { numbers: tools.numbers(found, tool.state.markers), csv: tools.csv(found) });
@@ -375,6 +377,7 @@ def test_dragging_draws_moves_and_turns(browsed):
     assert found["drawn"] == pytest.approx([10, 20, 30, 5], abs=1e-6)
     assert found["moved"] == pytest.approx([4, 1, 30, 5], abs=1e-6)
     assert found["markers"] == pytest.approx([0.5, 0.2])
+    assert found["guess"] == pytest.approx([0.245, 0.345])
     if found["live"]:
         assert found["yaw"] == pytest.approx(0.4) and found["again"] == pytest.approx(-0.5)
 

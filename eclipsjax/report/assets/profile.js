@@ -145,6 +145,7 @@
     };
     drag(canvas, down, (k, [x]) => {
       state.markers[k] = tools.shareAt(canvas, x);
+      state.placed = true;
       redraw();
     });
   }
@@ -160,10 +161,11 @@
   function start(root, data) {
     const find = (name) => root.querySelector(`[data-part="${name}"]`);
     const map = find("map"), plotted = find("plot"), picture = coloured(data);
-    const state = { line: [...data.line], markers: [0.25, 0.75], size: 1, found: null };
+    const state = { line: [...data.line], markers: [], placed: false, size: 1, found: null };
     root.classList.add("live");
     const draw = () => {
       state.found = tools.profile(data, state.line);
+      if (!state.placed) state.markers = tools.clearestStep(state.found);
       state.size = drawMap(map, picture, data, state.line);
       tools.plot(plotted, state.found, state.markers);
       tell(root, state.found, state.markers);
@@ -172,7 +174,7 @@
     dragLine(map, state, data, redraw);
     dragMarkers(plotted, state, redraw);
     find("whole").addEventListener("click", () => {
-      Object.assign(state, { line: [...data.line], markers: [0.25, 0.75] });
+      Object.assign(state, { line: [...data.line], placed: false });
       redraw();
     });
     find("save").addEventListener("click", () => save("profile.csv", tools.csv(state.found)));

@@ -3,6 +3,7 @@
 
 (() => {
   const tools = window.eclipsjax;
+  const MARGIN = 0.05;
 
   // Bilinear samples about a pixel apart along a line [x0, y0, x1, y1] in pixels (centres at whole numbers).
   function profile(data, line) {
@@ -47,6 +48,18 @@
     };
   }
 
+  // Markers (shares of the length) around the clearest step: where splitting the heights in two explains most of them.
+  function clearestStep(found) {
+    const { height_nm } = found, count = height_nm.length, whole = height_nm.reduce((sum, v) => sum + v, 0);
+    let left = 0, best = -1, split = 0.5;
+    for (let i = 1; i < count; i++) {
+      left += height_nm[i - 1];
+      const gap = (whole - left) / (count - i) - left / i, explained = i * (count - i) * gap * gap;
+      if (explained > best) [best, split] = [explained, (i - 0.5) / (count - 1)];
+    }
+    return [Math.max(0, split - MARGIN), Math.min(1, split + MARGIN)];
+  }
+
   function csv(found) {
     const columns = [["distance_nm", found.distance_nm], ["height_nm", found.height_nm],
                      ["height_std_nm", found.std_nm || new Float64Array(found.distance_nm.length).fill(NaN)]];
@@ -56,5 +69,5 @@
     return [columns.map(([name]) => name).join(","), ...rows].join("\n") + "\n";
   }
 
-  Object.assign(tools, { profile, numbers, csv });
+  Object.assign(tools, { profile, numbers, clearestStep, csv });
 })();
