@@ -11,6 +11,8 @@ from _scores import CLOSED, FIGURES, METHODS, REFINED, SINGULAR
 Cells = dict[tuple[str, str], dict[str, Any]]
 LEAST_GAIN = 4.0
 HIDING_RATIO = 30.0
+# What is asked of Refined: a cell's figure, and its name.
+ASKED = {"plane": "heights", "normals": "normals", "steps": "steps", "facets": "facets"}
 # Ratios this little above 1 are as good.
 _ALIKE = 1.005
 
@@ -70,8 +72,7 @@ def ratios(cells: Cells, names: list[str]) -> list[str]:
 def bars(cells: Cells) -> list[str]:
     """What is asked of Refined, and where it is missed, by how much."""
     lines = []
-    asked = {"plane": "heights", "normals": "normals", "steps": "steps", "facets": "facets"}
-    for figure, what in asked.items():
+    for figure, what in ASKED.items():
         found = {f"{name}, {condition}": ratio(cell, figure) for (name, condition), cell in cells.items()}
         found = {where: v for where, v in found.items() if not math.isnan(v[0])}
         out = [f"{where} ({value:.2f} x {best})" for where, (value, best) in found.items() if value > _ALIKE]
@@ -102,25 +103,33 @@ def bars(cells: Cells) -> list[str]:
     return lines
 
 
-def missed(cells: Cells) -> list[tuple[str, str]]:
-    """Scene and condition of the cells in which another method's heights are nearer."""
-    return [key for key, found in cells.items() if ratio(found)[0] > _ALIKE]
+def missed(cells: Cells) -> dict[tuple[str, str], list[str]]:
+    """Scene and condition of the cells in which another method is nearer -> in which figures."""
+    found = {key: [figure for figure in ASKED if ratio(cell, figure)[0] > _ALIKE] for key, cell in cells.items()}
+    return {key: figures for key, figures in found.items() if figures}
 
 
-def draws_table(draws: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
-    """Root mean square over several draws of each cell: heights, plane removed, %."""
+def draws_table(cells: Cells, draws: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
+    """Root mean square over several draws of the figures that were missed; first, in how many they are missed still."""
     methods = [m for m in METHODS if m != SINGULAR]
     lines = [
-        f"| scene | condition | {' | '.join(methods)} | Refined / best other |",
-        "|---|---|" + "---|" * (len(methods) + 1),
+        f"| figure | scene | condition | {' | '.join(methods)} | Refined / best other |",
+        "|---|---|---|" + "---|" * (len(methods) + 1),
     ]
-    for (name, condition), found in draws.items():
-        squares = {m: sum(entry["scores"][m]["plane"] ** 2 for entry in found) / len(found) for m in methods}
-        rms = {m: math.sqrt(v) for m, v in squares.items()}
-        best = min(v for m, v in rms.items() if m != REFINED)
-        figures = " | ".join(f"{rms[m]:.3f}" for m in methods)
-        lines.append(f"| {name} | {condition} | {figures} | {rms[REFINED] / best:.2f} |")
-    return lines
+    lost: dict[str, list[bool]] = {}
+    for key, figures in missed(cells).items():
+        for figure in figures:
+            rms = {m: _rms([entry["scores"][m][figure] for entry in draws[key]]) for m in methods}
+            over = rms[REFINED] / min(v for m, v in rms.items() if m != REFINED)
+            lost.setdefault(figure, []).append(over > _ALIKE)
+            values = " | ".join(f"{rms[m]:.3f}" for m in methods)
+            lines.append(f"| {FIGURES[figure]} | {key[0]} | {key[1]} | {values} | {over:.2f} |")
+    told = ", ".join(f"{sum(still)} of {len(still)} in {ASKED[figure]}" for figure, still in lost.items())
+    return [f"Missed over these draws as well: {told}.", "", *lines]
+
+
+def _rms(values: list[float]) -> float:
+    return math.sqrt(sum(v**2 for v in values) / len(values))
 
 
 def full_table(cells: Cells, names: list[str], condition: str) -> list[str]:
