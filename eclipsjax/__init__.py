@@ -16,7 +16,7 @@ the names. Importing this loads JAX and Equinox; solvers, plotting and the rest 
 
 from eclipsjax._types import InputError as InputError
 from eclipsjax.imaging.blur import GaussianBlur as GaussianBlur, LineDrift as LineDrift, LineJitter as LineJitter
-from eclipsjax.imaging.bsesm import render as render
+from eclipsjax.imaging.bsesm import flat_signal as flat_signal, render as render
 from eclipsjax.imaging.camera import (
     AdditiveNoise as AdditiveNoise,
     Camera as Camera,
