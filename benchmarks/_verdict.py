@@ -120,7 +120,7 @@ def draws_table(cells: Cells, draws: dict[tuple[str, str], list[dict[str, Any]]]
     for key, figures in missed(cells).items():
         for figure in figures:
             rms = {m: _rms([entry["scores"][m][figure] for entry in draws[key]]) for m in methods}
-            over = rms[REFINED] / min(v for m, v in rms.items() if m != REFINED)
+            over = _over(rms[REFINED], min(v for m, v in rms.items() if m != REFINED))
             lost.setdefault(figure, []).append(over > _ALIKE)
             values = " | ".join(f"{rms[m]:.3f}" for m in methods)
             lines.append(f"| {FIGURES[figure]} | {key[0]} | {key[1]} | {values} | {over:.2f} |")

@@ -81,7 +81,7 @@ def all_cells(
     names: list[str], conditions: list[Condition], pixels: int, resume: Path | None
 ) -> tuple[Cells, list[str]]:
     """Every scene under every condition, those in the file `resume` not again; and the scenes that are absent."""
-    done = _done(resume, pixels, SEED)
+    done = _done(resume, pixels).get(SEED, {})
     cells, absent, total = {}, [], len(names) * len(conditions)
     for k, (condition, name) in enumerate((c, n) for c in conditions for n in names):
         key = (name, condition.label)
@@ -102,21 +102,24 @@ def all_cells(
     return cells, absent
 
 
-def _done(resume: Path | None, pixels: int, draw: int) -> Cells:
-    """Finished cells of one draw."""
-    kept = [e for e in _cached(resume) if e.get("pixels") == pixels and "scores" in e]
-    return {(e["scene"], e["condition"]): e for e in kept if e.get("draw", SEED) == draw}
+def _done(resume: Path | None, pixels: int) -> dict[int, Cells]:
+    """Finished cells by their draw."""
+    found: dict[int, Cells] = {}
+    for entry in _cached(resume):
+        if entry.get("pixels") == pixels and "scores" in entry:
+            found.setdefault(entry["draw"], {})[entry["scene"], entry["condition"]] = entry
+    return found
 
 
 def more_draws(cells: Cells, pixels: int, resume: Path | None) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Cells in which Refined is not the best in some figure, with other noise and other unknown numbers."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     conditions = {condition.label: condition for condition in CONDITIONS}
-    done = {draw: _done(resume, pixels, draw) for draw in MORE_DRAWS}
+    done = _done(resume, pixels)
     for key in missed(cells):
         found[key] = [
-            kept.get(key) or _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
-            for draw, kept in done.items()
+            done.get(draw, {}).get(key) or _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
+            for draw in MORE_DRAWS
         ]
         print(f"{len(MORE_DRAWS)} more draws: {', '.join(key)}", file=sys.stderr, flush=True)
         jax.clear_caches()

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _in_one_sentence(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
-    command = commands.name if context is None else context.command_path
+    command = "eclipsjax" if context is None else context.command_path
     return f"{' '.join(error.format_message().split()).rstrip('.')}: {command} -h tells what it takes."
 
 

@@ -26,13 +26,6 @@ if TYPE_CHECKING:
     from eclipsjax.inverse.calibration import Calibration
 
 
-# Other names end in their unit.
-_UNITS = {
-    "detector.segments.gain": " grey levels per signal",
-    "detector.segments.pedestal": " of signal (share of the emitted electrons)",
-}
-
-
 def _frames(name: str, text: str) -> Any:
     return click.option(f"--{name}", type=click.Path(path_type=Path), multiple=True, help=text)
 
@@ -174,8 +167,13 @@ def _from_images(measured: Measured, solved: dict[str, float], stages: Stages) -
 
 def _told(found: Calibration) -> list[str]:
     """The numbers with their errors, what they leave open, and what could not be determined."""
+    from eclipsjax.imaging.sensitivity import stem
+    from eclipsjax.inverse.uncertain import GAIN, PEDESTAL
+
+    # Other names end in their unit.
+    units = {GAIN: " grey levels per signal", PEDESTAL: " of signal (share of the emitted electrons)"}
     lines = [
-        f"{name} = {found.instrument.value(name):.6g} +- {std:.2g}{_UNITS.get(name.split('[')[0], '')}"
+        f"{name} = {found.instrument.value(name):.6g} +- {std:.2g}{units.get(stem(name), '')}"
         for name, std in found.std.items()
     ]
     lines.append(f"chi-square per degree of freedom: {float(found.chi_square):.3g}")

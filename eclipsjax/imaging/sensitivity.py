@@ -171,10 +171,15 @@ def resolve_numbers(names: tuple[str, ...], record: Any, argument: str = "number
     return tuple(chosen)
 
 
+def stem(name: str) -> str:
+    """A number's name without its place in an array."""
+    return name.split("[")[0]
+
+
 def _nearest(name: str, index: dict) -> str:
-    bare = dict.fromkeys(full.split("[")[0] for full in index)
-    same_field = [b for b in bare if b.split(".")[-1] == name.split("[")[0].split(".")[-1]]
-    near = same_field or difflib.get_close_matches(name.split("[")[0], bare, n=3, cutoff=0.4)
-    if name.split("[")[0] in bare:
-        near = [full for full in index if full.startswith(name.split("[")[0])]
+    asked, bare = stem(name), dict.fromkeys(stem(full) for full in index)
+    same_field = [b for b in bare if b.split(".")[-1] == asked.split(".")[-1]]
+    near = same_field or difflib.get_close_matches(asked, bare, n=3, cutoff=0.4)
+    if asked in bare:
+        near = [full for full in index if full.startswith(asked)]
     return f"did you mean {' or '.join(near[:8])}?" if near else f"it has {', '.join(bare)}."

@@ -18,12 +18,13 @@ from jaxtyping import Array
 
 from eclipsjax._types import InputError, PerSegment, shown
 from eclipsjax.imaging.bsesm import flat_signal
+from eclipsjax.imaging.sensitivity import stem
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.calibration import Calibration, calibrated
 from eclipsjax.inverse.frames import Dark, Frame
 from eclipsjax.inverse.measurement import level_gains
-from eclipsjax.inverse.uncertain import GAIN, PEDESTAL, Instrument, stem
+from eclipsjax.inverse.uncertain import GAIN, PEDESTAL, Instrument
 from eclipsjax.specimen.emission import EmissionLaw
 
 _ROUNDS = 12

@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from eclipsjax.imaging.bsesm import flat_signal
+from eclipsjax.imaging.sensitivity import stem
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.measurement import check_images, level_gains, typical_counts
 from eclipsjax.inverse.pipeline import reconstruct
 from eclipsjax.inverse.reconstruction import Reconstruction
 from eclipsjax.inverse.refine import Progress, Refined
-from eclipsjax.inverse.uncertain import AZIMUTH, GAIN, PEDESTAL, stem
+from eclipsjax.inverse.uncertain import AZIMUTH, GAIN, PEDESTAL
 from eclipsjax.specimen.emission import EmissionLaw
 
-# What is believed beforehand: shares of the gain and of the flat signal, deg. Most steps.
-_LIKELY_GAIN, _LIKELY_PEDESTAL, _LIKELY_AZIMUTH_DEG, _STEPS = 0.05, 0.2, 5.0, 80
+# What is believed beforehand: shares of the gain and of the flat signal, deg.
+_LIKELY_GAIN, _LIKELY_PEDESTAL, _LIKELY_AZIMUTH_DEG = 0.05, 0.2, 5.0
 
 
 def calibrate_from_images(
@@ -60,5 +61,5 @@ def calibrate_from_images(
         AZIMUTH: _LIKELY_AZIMUTH_DEG,
     }
     believed = {name: std for name, std in believed.items() if name not in stems}
-    method = Refined(iterations=_STEPS, draws=0, uncertain=believed | given)
+    method = Refined(draws=0, uncertain=believed | given)
     return reconstruct(images, pixel_size_nm, scope, method, None, emission, grey_range, report)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from eclipsjax._types import InputError, PerSegment, SignalStack, shown
-from eclipsjax.imaging.sensitivity import instrument_numbers, numbers_moved, read_number, resolve_numbers
+from eclipsjax.imaging.sensitivity import instrument_numbers, numbers_moved, read_number, resolve_numbers, stem
 from eclipsjax.instrument.acceptance import AcceptanceTable, NoField, acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.specimen.emission import EmissionLaw, Lambertian
@@ -116,11 +116,6 @@ class Instrument(eqx.Module):
     def value(self, name: str) -> float:
         """The nominal value of one of `names`, in its unit."""
         return float(np.mean([read_number(self.model, leaf) for leaf in _leaves(name)]))
-
-
-def stem(name: str) -> str:
-    """A number's name without the segment's index."""
-    return name.split("[")[0]
 
 
 def _full_names(name: str, model: Model) -> tuple[str, ...]:

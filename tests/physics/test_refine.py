@@ -51,7 +51,7 @@ def imaged(surface, ratio=30.0, seed=0, scope=SCOPE):
     return record(render(surface, acceptance(scope), 64, radius_px=64), scope, jax.random.key(seed), camera)
 
 
-def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, blur=None, level=0.0):
+def problem_of(images, spread=0.0, uncertain=None, window=None, outlier=np.inf, blur=None, level=0.0) -> Problem:
     measurement, instrument = measure(images, SCOPE), Instrument.of(SCOPE, uncertain or {})
     return Problem(
         measurement=measurement,
