@@ -145,8 +145,10 @@ from eclipsjax.specimen.emission import (
     Lambertian as Lambertian,
 )
 from eclipsjax.specimen.horizon import (
+    GivenHorizon as GivenHorizon,
     HardHorizon as HardHorizon,
     NoRelief as NoRelief,
+    PeakHorizon as PeakHorizon,
     SmoothHorizon as SmoothHorizon,
     horizon as horizon,
     sky_view as sky_view,

@@ -17,10 +17,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from eclipsjax._cosine import cosine_modes_2d, from_cosine_modes_2d
 from eclipsjax._types import Map, Scalar
 from eclipsjax.inverse.facets import summits
 from eclipsjax.inverse.integrators.closed_walls import Mended
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_modes_2d
 from eclipsjax.inverse.integrators.links import (
     divergence,
     laplacian_of_modes,

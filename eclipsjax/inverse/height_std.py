@@ -12,10 +12,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
+from eclipsjax._cosine import frequencies
 from eclipsjax._types import InputError, Map, as_real, concrete, shown, whole_number
 from eclipsjax.inverse.integrate import check_method, check_slopes, takes_weights
 from eclipsjax.inverse.integrators.auto import Auto
-from eclipsjax.inverse.integrators.cosine import frequencies
 from eclipsjax.inverse.integrators.islands import centred, label_islands
 from eclipsjax.inverse.integrators.links import laplacian_of_modes, relative_weights
 from eclipsjax.inverse.integrators.poisson import Poisson

@@ -16,8 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eclipsjax._conjugate_gradients import conjugate_gradients
+from eclipsjax._cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax._types import Map, Scalar
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax.inverse.misfit import DISCOUNT, LocalFit, Problem, Unknowns, slope_noise
 from eclipsjax.inverse.smoothness import Bends, bends, stiffness_of_modes
 from eclipsjax.specimen.surface import Surface

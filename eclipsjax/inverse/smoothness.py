@@ -6,8 +6,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from eclipsjax._cosine import frequencies
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete
-from eclipsjax.inverse.integrators.cosine import frequencies
 
 Bends = tuple[Float[Array, "..."], ...]
 

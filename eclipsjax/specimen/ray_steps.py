@@ -34,8 +34,7 @@ class RaySteps(eqx.Module):
         Rays are sampled where they cross the grid lines of their major axis, and near the pixel those of the minor axis
         too: between two of these crossings a bilinear surface has no peak to miss.
         """
-        along = np.stack([-np.sin(azimuths_rad), np.cos(azimuths_rad)], axis=-1)
-        major, minor = np.abs(along).max(-1, keepdims=True), np.abs(along).min(-1, keepdims=True)
+        major, minor = _major_and_minor(azimuths_rad)
         length = step_distances(radius_px, growth) / major
         near_px = min(radius_px, _NEAR_PX)
         lines = np.arange(1, int(near_px * np.max(minor / major)) + 1)
@@ -46,6 +45,18 @@ class RaySteps(eqx.Module):
         length = np.sort(np.concatenate([across, length], axis=1), axis=1)
         # A last group that is not full costs more than the steps that fill it.
         length = np.concatenate([length, np.repeat(length[:, -1:], -length.shape[1] % GROUP, axis=1)], axis=1)
+        return cls.at(azimuths_rad, length, radius_px + 1, dtype)
+
+    @classmethod
+    def on_lines(cls, azimuths_rad: np.ndarray, lines: np.ndarray, dtype) -> RaySteps:
+        """Steps where rays cross the given grid lines of their major axis, counted from the pixel."""
+        length = lines[None, :] / _major_and_minor(azimuths_rad)[0]
+        return cls.at(azimuths_rad, length, int(lines.max()) + 1, dtype)
+
+    @classmethod
+    def at(cls, azimuths_rad: np.ndarray, length: np.ndarray, reach: int, dtype) -> RaySteps:
+        """Steps `length` pixels away, `(azimuth, step)`, on grid lines; no offset is larger than `reach`."""
+        along = np.stack([-np.sin(azimuths_rad), np.cos(azimuths_rad)], axis=-1)
         point = along[:, None, :] * length[..., None]
         near = np.floor(point + 1e-9)
         fraction = np.clip(point - near, 0.0, 1.0)
@@ -56,13 +67,19 @@ class RaySteps(eqx.Module):
             here=jnp.zeros(near.shape, dtype=jnp.int32),
             far_weight=jnp.asarray(fraction.max(-1), dtype=dtype),
             inverse_length=jnp.asarray(1.0 / length, dtype=dtype),
-            reach=radius_px + 1,
+            reach=reach,
         )
 
     @property
     def count(self) -> int:
         """Number of steps."""
         return self.far_weight.shape[-1]
+
+
+def _major_and_minor(azimuths_rad: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far a ray of length 1 comes along its major and its minor axis, `(azimuth, 1)` each."""
+    along = np.abs(np.stack([np.sin(azimuths_rad), np.cos(azimuths_rad)], axis=-1))
+    return along.max(-1, keepdims=True), along.min(-1, keepdims=True)
 
 
 def step_distances(radius_px: int, growth: float) -> np.ndarray:

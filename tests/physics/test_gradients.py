@@ -57,6 +57,7 @@ METHODS = {
     "hard": ej.HardHorizon(radius_px=9),
     "every step": ej.HardHorizon(radius_px=6, growth=1.0),
     "smooth": ej.SmoothHorizon(radius_px=9, softness=0.05),
+    "peaks": ej.PeakHorizon(octaves=2),
     "no relief": ej.NoRelief(),
 }
 LAWS = {

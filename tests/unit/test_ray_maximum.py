@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eclipsjax.specimen import ray_maximum
+from eclipsjax.specimen import ray_views
 from eclipsjax.specimen.ray_maximum import largest_mean_slope, smooth_mean_slope
 from eclipsjax.specimen.ray_steps import RaySteps
 
@@ -28,6 +28,6 @@ def test_strips_change_nothing(monkeypatch, strip_px, smooth):
         return value, pushed, *jax.vjp(slope, height, own)[1](weight)
 
     whole = everything()
-    monkeypatch.setattr(ray_maximum, "_STRIP_PX", strip_px)
+    monkeypatch.setattr(ray_views, "_STRIP_PX", strip_px)
     for in_strips, reference in zip(everything(), whole, strict=True):
         np.testing.assert_allclose(in_strips, reference, rtol=1e-13, atol=1e-13)

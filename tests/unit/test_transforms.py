@@ -33,6 +33,7 @@ STEPS = {
     "normals": (lambda s: s.normals(), surface),
     "horizon": (lambda s: ej.horizon(s, AZIMUTHS, ej.HardHorizon(3)), surface),
     "smooth horizon": (lambda s: ej.horizon(s, AZIMUTHS, ej.SmoothHorizon(3)), surface),
+    "peaks": (lambda s: ej.horizon(s, AZIMUTHS, ej.PeakHorizon(1)), surface),
     "sky_view": (lambda s: ej.sky_view(s, AZIMUTHS, ej.HardHorizon(3)), surface),
     "acceptance": (lambda m: ej.acceptance(m, field=ej.NoField()), scope),
     "wide acceptance": (lambda m: ej.acceptance(m, field_mm=(0.2, 0.1), field=ej.NoField()), scope),
@@ -104,7 +105,7 @@ def test_changed_numbers_trace_nothing_anew(name):
 
 
 @pytest.mark.parametrize("mode", ["reverse", "forward"])
-@pytest.mark.parametrize("method", [ej.HardHorizon(3), ej.SmoothHorizon(3)])
+@pytest.mark.parametrize("method", [ej.HardHorizon(3), ej.SmoothHorizon(3), ej.PeakHorizon(1)])
 def test_derivatives_batch(method, mode):
     """The horizon has its own derivative rule: it must batch like any other."""
     table = _table(1.0)

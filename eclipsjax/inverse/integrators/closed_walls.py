@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
+from eclipsjax._cosine import cosine_modes_2d
 from eclipsjax._types import Map, Scalar
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d
 from eclipsjax.inverse.integrators.links import (
     differences,
     divergence,

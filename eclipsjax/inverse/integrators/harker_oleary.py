@@ -8,8 +8,8 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from eclipsjax._cosine import inverse_or_zero
 from eclipsjax._types import Map
-from eclipsjax.inverse.integrators.cosine import inverse_or_zero
 
 
 class HarkerOLeary(eqx.Module):

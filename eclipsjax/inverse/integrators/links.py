@@ -15,8 +15,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._conjugate_gradients import conjugate_gradients
+from eclipsjax._cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax._types import Map, Scalar
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, frequencies, from_cosine_modes_2d, inverse_or_zero
 from eclipsjax.inverse.integrators.outlying import ONE, typical
 
 

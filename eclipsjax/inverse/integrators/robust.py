@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from eclipsjax._cosine import cosine_modes_2d, from_cosine_modes_2d
 from eclipsjax._types import Map, Scalar
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_modes_2d
 from eclipsjax.inverse.integrators.least_absolute import link_spread
 from eclipsjax.inverse.integrators.links import Links, cubic, differences, divergence, poisson
 from eclipsjax.inverse.integrators.wiener import Rings, believed_share, ring_spectra

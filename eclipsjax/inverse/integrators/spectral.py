@@ -7,14 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex
 
+from eclipsjax._cosine import frequencies, from_cosine_modes_2d, inverse_or_zero, slope_modes
 from eclipsjax._types import Map
-from eclipsjax.inverse.integrators.cosine import (
-    cosine_modes,
-    frequencies,
-    from_cosine_modes_2d,
-    inverse_or_zero,
-    sine_modes,
-)
 
 
 class SpectralPoisson(eqx.Module):
@@ -51,15 +45,6 @@ class FrankotChellappa(eqx.Module):
         inverse = inverse_or_zero(kx**2 + ky**2)
         real, imaginary = _divided(jnp.fft.rfft2(slope_x), kx * inverse), _divided(jnp.fft.rfft2(slope_y), ky * inverse)
         return jnp.fft.irfft2(real + imaginary, s=(rows, columns))
-
-
-def slope_modes(slope_x: Map, slope_y: Map) -> tuple[Map, Map]:
-    """Amplitudes of the slopes for each cosine mode of the height: mode (l, m) of height 1 has the slope amplitudes
-    (k_m, k_l). The alternating sine, which no cosine has for a slope, is left out. Gradient: exact.
-    """
-    along_x = jnp.pad(sine_modes(slope_x, 1)[:, :-1], ((0, 0), (1, 0)))
-    along_y = jnp.pad(sine_modes(slope_y, 0)[:-1], ((1, 0), (0, 0)))
-    return -cosine_modes(along_x, 0), -cosine_modes(along_y, 1)
 
 
 def _divided(modes: Complex[Array, "y k"], factor: Array) -> Complex[Array, "y k"]:

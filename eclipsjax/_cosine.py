@@ -68,6 +68,15 @@ def from_cosine_modes_2d(modes: Float[Array, "y x"]) -> Float[Array, "y x"]:
     return from_cosine_modes(from_cosine_modes(modes, 0), 1)
 
 
+def slope_modes(slope_x: Float[Array, "y x"], slope_y: Float[Array, "y x"]) -> tuple[Array, Array]:
+    """Amplitudes of the slopes for each cosine mode of the height: mode (l, m) of height 1 has the slope amplitudes
+    (k_m, k_l). The alternating sine, which no cosine has for a slope, is left out. Gradient: exact.
+    """
+    along_x = jnp.pad(sine_modes(slope_x, 1)[:, :-1], ((0, 0), (1, 0)))
+    along_y = jnp.pad(sine_modes(slope_y, 0)[:-1], ((1, 0), (0, 0)))
+    return -cosine_modes(along_x, 0), -cosine_modes(along_y, 1)
+
+
 def inverse_or_zero(eigenvalue: Array) -> Array:
     """1 / `eigenvalue`, 0 where that is 0: modes that an operator does not see stay out. Gradient: exact, 0 there."""
     seen = eigenvalue > 0
