@@ -19,13 +19,13 @@ from _peers import closed_form_slopes
 from _scenes import Recording, acceptance
 
 import eclipsjax as ej
-from eclipsjax.inverse.descent import descend
-from eclipsjax.inverse.integrators.cosine import (
+from eclipsjax._cosine import (
     cosine_modes_2d,
     frequencies,
     from_cosine_modes_2d,
     inverse_or_zero,
 )
+from eclipsjax.inverse.descent import descend
 
 # Planes of the calibration: inclinations and azimuths, deg.
 _TILTS, _AZIMUTHS = np.arange(0.0, 60.1, 2.5), np.arange(0.0, 360.0, 15.0)

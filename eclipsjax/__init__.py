@@ -53,6 +53,12 @@ from eclipsjax.imaging.sensitivity import (
     derivative_maps as derivative_maps,
     instrument_numbers as instrument_numbers,
 )
+from eclipsjax.imaging.vision_field import (
+    SurfaceStatistics as SurfaceStatistics,
+    blocked_beyond as blocked_beyond,
+    blocked_beyond_counted as blocked_beyond_counted,
+    vision_field_radius_nm as vision_field_radius_nm,
+)
 from eclipsjax.instrument.acceptance import (
     AcceptanceTable as AcceptanceTable,
     NoField as NoField,
@@ -86,7 +92,6 @@ from eclipsjax.inverse.integrate import (
     Integration as Integration,
     integrate as integrate,
     integration as integration,
-    slopes_of_normals as slopes_of_normals,
 )
 from eclipsjax.inverse.integrators.auto import Auto as Auto
 from eclipsjax.inverse.integrators.bilateral import Bilateral as Bilateral
@@ -112,6 +117,7 @@ from eclipsjax.inverse.pipeline import (
     reconstruct as reconstruct,
     reconstruct_frames as reconstruct_frames,
 )
+from eclipsjax.inverse.pretrained import load_pretrained as load_pretrained
 from eclipsjax.inverse.reconstruction import Outcome as Outcome, Reconstruction as Reconstruction
 from eclipsjax.inverse.refine import Progress as Progress, Refined as Refined
 from eclipsjax.inverse.smoothness import EdgePreserving as EdgePreserving
@@ -138,6 +144,8 @@ from eclipsjax.metrology.compare import (
     height_error as height_error,
     step_error as step_error,
 )
+from eclipsjax.nn.dsm import DeepSimulator as DeepSimulator
+from eclipsjax.nn.vft import VisionFieldTransformer as VisionFieldTransformer
 from eclipsjax.specimen import synthetic as synthetic
 from eclipsjax.specimen.emission import (
     CosinePower as CosinePower,
@@ -153,6 +161,7 @@ from eclipsjax.specimen.horizon import (
     horizon as horizon,
     sky_view as sky_view,
 )
+from eclipsjax.specimen.normals import slopes_of_normals as slopes_of_normals
 from eclipsjax.specimen.surface import Surface as Surface
 from eclipsjax.specimen.yields import backscatter_yield as backscatter_yield, compound_yield as compound_yield
 

@@ -119,23 +119,6 @@ def takes_weights(method: Any) -> bool:
     return takes_weights(method.method) if isinstance(method, Despiked) else isinstance(method, WEIGHABLE)
 
 
-def slopes_of_normals(normals: Any) -> tuple[Map, Map]:
-    """`(slope_x, slope_y)` of normals `(y, x, 3)` of any length: -n_x / n_z and -n_y / n_z. Gradient: exact."""
-    normals = as_real(normals, "normals")
-    if normals.ndim != 3 or normals.shape[-1] != 3:
-        raise InputError(f"normals has shape {normals.shape}: give (y, x, 3), the components last.")
-    values = concrete(normals)
-    if values is not None and not np.isfinite(values).all():
-        where = at_pixels(~np.isfinite(values).all(axis=-1))
-        raise InputError(f"normals is not finite {where}: mask these pixels and put (0, 0, 1) there.")
-    if values is not None and (values[..., 2] <= 0).any():
-        raise InputError(
-            f"normals[..., 2] is not positive {at_pixels(values[..., 2] <= 0)}: such a surface faces away from the "
-            "beam; mask these pixels and put (0, 0, 1) there, or turn the normals up."
-        )
-    return -normals[..., 0] / normals[..., 2], -normals[..., 1] / normals[..., 2]
-
-
 @jax.jit
 def _integrate(slope_x, slope_y, pixel, method, mask, weights):
     labels = None if mask is None else label_islands(mask)

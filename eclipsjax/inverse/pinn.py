@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-from eclipsjax._types import InputError, Map, as_real, whole_number
+from eclipsjax._types import Map, as_real, whole_number
 from eclipsjax.inverse.belief import Belief, Clues, believe, physical_losses
 from eclipsjax.inverse.integrate import check_slopes
 from eclipsjax.inverse.integrators.closed_walls import Mended
 from eclipsjax.inverse.integrators.dislocations import hidden_dislocations
 from eclipsjax.inverse.trust import network_share
+from eclipsjax.nn.trained import Trained
 
-KIND = "depth network"
-SHIPPED = Path(__file__).resolve().parent.parent / "nn" / "weights" / "depth.npz"
 # Of the robust fit that the network starts from: training's last four of twelve change heights by less than 1 %.
 _ROUNDS = 8
 # Logit of what is known.
 _SURE = 20.0
 
 
-class DepthNet(eqx.Module):
+class DepthNet(Trained):
     """A U-Net cleans the slopes, least squares makes heights of them: `DepthNet.shipped()` or `DepthNet.load(path)`.
 
     - `parameters`: of the network, nested dictionaries of arrays; `config`: its shape (static).
@@ -38,41 +34,22 @@ class DepthNet(eqx.Module):
     trained on (see the card) it is a guess. Gradient: exact almost everywhere, in slopes and parameters.
     """
 
-    parameters: Any
-    config: Any = eqx.field(static=True)
-    card: str = eqx.field(static=True)
+    kind: ClassVar[str] = "depth network"
+    name: ClassVar[str] = "depth"
 
-    @classmethod
-    def load(cls, path: Path | str) -> DepthNet:
-        """Weights that `eclipsjax train depth` wrote."""
-        from eclipsjax.nn.checkpoint import load_weights
-        from eclipsjax.nn.depth import DepthConfig, parameter_shapes
+    @staticmethod
+    def config_class() -> type:
+        """The class of `config`."""
+        from eclipsjax.nn.depth import DepthConfig
 
-        numbers, arrays, card = load_weights(Path(path), KIND)
-        try:
-            config = DepthConfig.from_json(numbers)
-        except TypeError as error:
-            raise InputError(f"{path} has weights of another network ({error}): train it again.") from None
-        wanted, found = parameter_shapes(config), jax.tree.map(jnp.shape, arrays)
-        if wanted != found:
-            raise InputError(f"{path} has weights of other shapes than its network: get or train it again.")
-        return cls.of(jax.tree.map(jnp.asarray, arrays), config, card)
+        return DepthConfig
 
-    @classmethod
-    def of(cls, parameters: Any, config: Any, card: dict) -> DepthNet:
-        """From trained parameters."""
-        return cls(parameters, config, json.dumps(card, indent=1))
+    @staticmethod
+    def shapes(config: Any) -> Any:
+        """Shapes of the parameters of such a network."""
+        from eclipsjax.nn.depth import parameter_shapes
 
-    def save(self, path: Path | str) -> None:
-        """Write the weights with their card."""
-        from eclipsjax.nn.checkpoint import save_weights
-
-        save_weights(Path(path), KIND, self.config.as_json(), self.parameters, json.loads(self.card))
-
-    @classmethod
-    def shipped(cls) -> DepthNet:
-        """The weights that come with the package; `card` says how they were made and what they reached."""
-        return _shipped()
+        return parameter_shapes(config)
 
     def believe(self, slope_x: Map, slope_y: Map) -> Belief:
         """Slopes, height (px) and the masks' logits, all `(y, x)`, in the network's float32.
@@ -115,11 +92,6 @@ class DepthNet(eqx.Module):
             if report is not None:
                 report(step, float(loss))
         return DepthNet(parameters, self.config, self.card)
-
-
-@cache
-def _shipped() -> DepthNet:
-    return DepthNet.load(SHIPPED)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,10 +13,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array
 
-from eclipsjax._types import InputError
 from eclipsjax.inverse.belief import Clues, believe, physical_losses
 from eclipsjax.learn.depth_scenes import FAMILIES, Lesson, lessons
-from eclipsjax.nn.checkpoint import checkpoints
+from eclipsjax.learn.training import last_losses, train
 from eclipsjax.nn.depth import DepthConfig, initial_parameters
 
 TERMS = ("loss", "height", "slope", "edge", "undetermined", "curl", "normals", "border")
@@ -51,41 +48,26 @@ def train_depth(
 ) -> Any:
     """The averaged parameters after `recipe.steps` steps.
 
-    Every `every` steps the state goes to `folder/checkpoints` and the mean losses to `folder/losses.csv` (and to
-    `report(step, losses)`); a second call goes on from there. `stop_after` ends this call at a step, unfinished;
-    `after_step(step)` is called after each and may raise to end it there.
+    Goes on from where an earlier call in `folder` stopped; `every`, `report`, `stop_after` and `after_step` are those
+    of `train`.
     """
     recipe, config = recipe or Recipe(), config or DepthConfig()
-    folder.mkdir(parents=True, exist_ok=True)
-    _same_recipe(folder / "recipe.json", {"recipe": asdict(recipe), "config": config.as_json()})
     warm = min(recipe.warm, recipe.steps // 2)
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warm, recipe.steps)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-4))
     parameters = jax.jit(partial(initial_parameters, config))(jax.random.key(recipe.seed))
     state = {"parameters": parameters, "averaged": parameters, "optimiser": optimiser.init(parameters)}
     names = list(FAMILIES)
-    with checkpoints(folder / "checkpoints") as saved:
-        first = saved.latest or 0
-        if first:
-            state, _ = saved.restore(state)
-        sums = jnp.zeros(len(TERMS))
-        for step in range(first + 1, min(recipe.steps, stop_after or recipe.steps) + 1):
-            key = jax.random.fold_in(jax.random.key(recipe.seed + 1), step)
-            large = step > (1 - recipe.large_share) * recipe.steps
-            size, batch = (2 * recipe.size, max(recipe.batch // 4, 1)) if large else (recipe.size, recipe.batch)
-            lesson = _mixed(names, size, batch, key)
-            state, terms = _step(optimiser, config, recipe.averaging, state, lesson)
-            sums = sums + terms
-            if step % every == 0 or step == recipe.steps:
-                means = dict(zip(TERMS, (sums / (step % every or every)).tolist(), strict=True))
-                saved.save(step, state, means)
-                _log(folder / "losses.csv", step, means)
-                sums = jnp.zeros(len(TERMS))
-                if report is not None:
-                    report(step, means)
-            if after_step is not None:
-                after_step(step)
-    return state["averaged"]
+
+    def take_step(state, step):
+        key = jax.random.fold_in(jax.random.key(recipe.seed + 1), step)
+        large = step > (1 - recipe.large_share) * recipe.steps
+        size, batch = (2 * recipe.size, max(recipe.batch // 4, 1)) if large else (recipe.size, recipe.batch)
+        return _step(optimiser, config, recipe.averaging, state, _mixed(names, size, batch, key))
+
+    described = {"recipe": asdict(recipe), "config": config.as_json()}
+    rest = report, stop_after, after_step
+    return train(folder, described, TERMS, state, take_step, recipe.steps, every, *rest)["averaged"]
 
 
 def _mixed(names: list[str], size: int, batch: int, key: Array) -> Lesson:
@@ -171,32 +153,13 @@ def _all_losses(config, parameters, lesson):
 
 def card(recipe: Recipe, config: DepthConfig, parameters: Any, folder: Path, version: str) -> dict:
     """What a user of the weights should know: data, recipe, figures, versions, the command that makes them."""
-    with open(folder / "losses.csv") as file:
-        last = list(csv.DictReader(file))[-1]
     return {
         "what": "slopes to better slopes, for heights by least squares; see eclipsjax.DepthNet",
         "data": f"random synthetic surfaces ({', '.join(FAMILIES)}) with white and correlated angular noise, smooth "
         "bias and outliers, drawn anew every step",
         "recipe": asdict(recipe),
-        "last_losses": {name: float(value) for name, value in last.items()},
+        "last_losses": last_losses(folder),
         "height_error_over_robust": figures(recipe, config, parameters),
         "versions": {"eclipsjax": version, "jax": jax.__version__, "optax": optax.__version__},
         "command": f"eclipsjax train depth -o depth --steps {recipe.steps} --seed {recipe.seed}",
     }
-
-
-def _same_recipe(file: Path, asked: dict) -> None:
-    """Refuse to go on with another recipe than the folder was begun with."""
-    if not file.exists():
-        file.write_text(json.dumps(asked, indent=1))
-    elif json.loads(file.read_text()) != asked:
-        raise InputError(f"{file} says that this folder was begun with another recipe: give a new folder.")
-
-
-def _log(file: Path, step: int, means: dict) -> None:
-    new = not file.exists()
-    with open(file, "a", newline="") as out:
-        writer = csv.writer(out)
-        if new:
-            writer.writerow(["step", *means])
-        writer.writerow([step, *(f"{value:.6g}" for value in means.values())])

@@ -57,7 +57,7 @@ def _between_fields(kernel: Float[Array, "y x u i o"]) -> Float[Array, "y x i8 o
 
 
 class Lift(nnx.Module):
-    """From scalar and vector maps to fields, by a strided convolution with an even kernel."""
+    """From scalar and vector maps to fields, by a convolution: `size` odd with stride 1, even with stride 2."""
 
     def __init__(self, scalars: int, vectors: int, fields: int, size: int, stride: int, *, rngs: nnx.Rngs):
         scale = (size * size * (scalars + 2 * vectors)) ** -0.5
@@ -92,7 +92,7 @@ class Between(nnx.Module):
     def __call__(self, fields: Float[Array, "b y x f"]) -> Array:
         kernel = _between_fields(self.kernel[...])
         if self.up:
-            out = lax.conv_transpose(fields, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            out = _enlarged(fields, kernel)
         else:
             out = _convolve(fields, kernel, self.stride, (kernel.shape[0] - self.stride) // 2)
         return out + _eightfold(self.bias[...])
@@ -115,7 +115,7 @@ class Lower(nnx.Module):
         kernel = jnp.concatenate(
             [to_scalars.reshape(4, 4, fields.shape[-1], -1), to_vectors.reshape(4, 4, fields.shape[-1], -1)], axis=-1
         )
-        out = lax.conv_transpose(fields, kernel, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        out = _enlarged(fields, kernel)
         vectors = out[..., scalars:]
         return out[..., :scalars] + self.bias[...][None, None, None, :], vectors.reshape(*vectors.shape[:3], -1, 2)
 
@@ -135,6 +135,26 @@ def _convolve(inputs: Array, kernel: Array, stride: int, pad: int) -> Array:
     return lax.conv_general_dilated(
         inputs, kernel, (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+
+
+def _enlarged(fields: Float[Array, "b y x f"], kernel: Float[Array, "k k f o"]) -> Float[Array, "b 2*y 2*x o"]:
+    """The transposed convolution of stride 2 with an even kernel, as one of stride 1 for each of the four pixels that
+    come out of one: XLA's own goes slowly on a CPU."""
+    of_pixel = [[_part(kernel, row, column) for column in (0, 1)] for row in (0, 1)]
+    together = jnp.stack([part for pair in of_pixel for part in pair], axis=-2)
+    size, outside = together.shape[0], kernel.shape[-1]
+    out = _convolve(fields, together.reshape(size, size, kernel.shape[2], -1), 1, size // 2)
+    batch, rows, columns, _ = out.shape
+    out = jnp.moveaxis(out.reshape(batch, rows, columns, 2, 2, outside), 3, 2)
+    return out.reshape(batch, 2 * rows, 2 * columns, outside)
+
+
+def _part(kernel: Array, row: int, column: int) -> Array:
+    """What of the transposed kernel leads to the pixels of this row and column of every block."""
+    if kernel.shape[0] == 2:
+        return kernel[1 - row : 2 - row, 1 - column : 2 - column]
+    taps = kernel[row::2, column::2]
+    return jnp.pad(taps, ((row, 1 - row), (column, 1 - column), (0, 0), (0, 0)))
 
 
 def _eightfold(values: Float[Array, "f"]) -> Array:

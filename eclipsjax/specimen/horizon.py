@@ -61,7 +61,7 @@ class HardHorizon(eqx.Module):
     growth: float = eqx.field(static=True, converter=_growth, default=1.0)
 
     def rays(self, azimuths: int, dtype) -> RaySteps:
-        """What `cot_horizon` needs to know of every azimuth, stacked."""
+        """What `cot_horizon` needs to know of every azimuth, stacked. Gradient: none."""
         return RaySteps.along(azimuth_centres(azimuths), self.radius_px, self.growth, dtype)
 
     def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
@@ -95,7 +95,7 @@ class SmoothHorizon(eqx.Module):
             )
 
     def rays(self, azimuths: int, dtype) -> RaySteps:
-        """What `cot_horizon` needs to know of every azimuth, stacked."""
+        """What `cot_horizon` needs to know of every azimuth, stacked. Gradient: none."""
         return RaySteps.along(azimuth_centres(azimuths), self.radius_px, self.growth, dtype)
 
     def cot_horizon(self, height_px: Map, slope_along: Map, steps: RaySteps) -> Map:
@@ -110,7 +110,7 @@ class NoRelief(eqx.Module):
     """Nothing hides but the pixel's own tangent plane: what closed-form photometric stereo assumes. Gradient: exact."""
 
     def rays(self, azimuths: int, dtype) -> None:
-        """Nothing is looked at along the rays."""
+        """Nothing is looked at along the rays. Gradient: none."""
 
     def cot_horizon(self, height_px: Map, slope_along: Map, ray: None) -> Map:
         """Cotangent of the tangent plane's polar angle along one azimuth, `(y, x)`. Gradient: exact."""
@@ -150,7 +150,7 @@ class PeakHorizon(eqx.Module):
         return NEAR + 2 * self.octaves
 
     def rays(self, azimuths: int, dtype) -> PeakSteps:
-        """What `cot_horizon` needs to know of every azimuth, stacked."""
+        """What `cot_horizon` needs to know of every azimuth, stacked. Gradient: none."""
         return PeakSteps.along(azimuth_centres(azimuths), self.octaves, dtype)
 
     def cot_horizon(self, height_px: Map, slope_along: Map, steps: PeakSteps) -> Map:
@@ -167,7 +167,7 @@ class GivenHorizon(eqx.Module):
     cot: Float[Array, "azimuth y x"]
 
     def rays(self, azimuths: int, dtype) -> Float[Array, "azimuth y x"]:
-        """The horizons, one an azimuth."""
+        """The horizons, one an azimuth. Gradient: exact."""
         if azimuths != self.cot.shape[0]:
             raise InputError(
                 f"horizon is given for {self.cot.shape[0]} azimuths but azimuths is {azimuths}: give the same number."

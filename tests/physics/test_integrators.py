@@ -13,8 +13,8 @@ from integrators import BENT, EVERY, LINEAR, SHAPE, centred, grid, noise
 from scipy.sparse.linalg import spsolve
 
 import eclipsjax as ej
+from eclipsjax._cosine import cosine_modes_2d, from_cosine_modes_2d, from_sine_modes, sine_modes
 from eclipsjax.inverse.integrators import least_absolute, robust
-from eclipsjax.inverse.integrators.cosine import cosine_modes_2d, from_cosine_modes_2d, from_sine_modes, sine_modes
 from eclipsjax.inverse.integrators.links import cubic, divergence, poisson, trapezoid
 
 PIXEL_NM = 3.0
