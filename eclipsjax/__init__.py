@@ -5,6 +5,7 @@ The rooms, in the order the data flows:
 - `instrument`: what the microscope does to an electron. `Microscope`, `solve_field`, `trace`, `aim`, `acceptance`.
 - `specimen`: what the surface emits and what it hides. `Surface`, `horizon`, `sky_view`, emission laws, `synthetic`.
 - `imaging`: visible = valid and exposed; then dose, gain, blur, noise. `render`, `record`, sensitivities and bounds.
+- `nn`: images straight from normals. `load_pretrained`, `VisionFieldTransformer`, `DeepSimulator`.
 - `inverse`: normals -> heights. `integrate`, its methods (`Poisson` ... `Auto`), `height_std`.
 - `metrology`: heights and normals against the truth. `height_error`, `angular_error`, `step_error`, `facet_error`.
 - `io`: images of any microscope in, height maps in and out of files. `read_segments`, `export_height`.

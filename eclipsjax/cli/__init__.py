@@ -1,5 +1,5 @@
 """The command line: `eclipsjax demo`, `eclipsjax reconstruct`, `eclipsjax calibrate`, `eclipsjax simulate`,
-`eclipsjax info`, `eclipsjax scope new | check | show`, `eclipsjax train depth`.
+`eclipsjax info`, `eclipsjax scope new | check | show`, `eclipsjax train depth | vft | dsm`.
 
 The commands' modules are light; what is heavy (matplotlib, tifffile, the solvers) they import when they run.
 """

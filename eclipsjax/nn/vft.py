@@ -2,8 +2,8 @@
 
 Attention twice. Over the normals about a pixel, learned: which to believe where they are noisy. Then along rays: the
 horizon is the largest mean slope, and each ray looks at 8 near places and at the peak of two stretches an octave. What
-it looks at is the relief that the believed normals belong to, by least squares: a sum along each ray would add up their
-noise. The visible angle is then the exact simulator's own integral, so one network serves any detector, bias and law.
+it looks at is the relief that all normals belong to, by least squares: a sum along each ray would add up their noise.
+The visible angle is then the exact simulator's own integral, so one network serves any detector, bias and law.
 """
 
 from __future__ import annotations
@@ -98,10 +98,12 @@ def _seen(config, parameters, slope_x: Map, slope_y: Map, pixel_nm: Array) -> tu
 def facets_and_peaks(
     config: Any, parameters: Any, slope_x: Map, slope_y: Map, pixel_nm: Array
 ) -> tuple[Facets, PeakHorizon]:
-    """The believed slopes with their relief, and how rays look over it. Gradient: exact."""
+    """The believed slopes, the relief of all given ones, and how rays look over it. Gradient: exact."""
     from eclipsjax.nn.vision_field_network import believe
 
     believed = believe(config, parameters, slope_x, slope_y)
-    height_px = relief_of_slopes(believed.slope_x, believed.slope_y, believed.restraint)
+    # Least squares over all given normals takes noise out by itself, and what cleaning does to a wall's few pixels
+    # would change how tall it is.
+    height_px = relief_of_slopes(slope_x, slope_y, believed.restraint)
     facets = Facets(height_px * pixel_nm, pixel_nm, believed.slope_x, believed.slope_y)
     return facets, PeakHorizon(config.octaves, believed.gain)

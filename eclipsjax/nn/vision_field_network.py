@@ -1,6 +1,6 @@
 """What to believe of every normal: attention of a pixel over smoothed normals around it, weighed by a U-Net.
 
-The keys are the given slopes themselves, three smoothings of them, and means of the four quadrants about the pixel at
+The keys are the given normals themselves, three smoothings of them, and means of the four quadrants about the pixel at
 two scales, which stop at an edge where a round smoothing would run over it. What noise there is shows in the curl,
 which central differences of a surface do not have: where there is none nothing is moved, so that exact slopes stay
 exact.
@@ -32,6 +32,8 @@ _ONE_SIDED = (0.4, 0.4, 0.2)
 # Pixels over which the curl is averaged, on either side.
 _NOISE_REACH = 4
 _LEAST_NOISE = 1e-5
+# (n_z)^2 of the steepest normal that cleaning makes.
+_LEAST_UPRIGHT = 0.0025
 # Pixels along a side that share their attention.
 _BLOCK = 4
 # What goes into the U-Net: of slopes the pixel's own and every round smoothing; of numbers the noise and the curl.
@@ -71,10 +73,12 @@ class VisionFieldNetwork(FieldUNet):
         self.stem = Lift(_SCALARS, _VECTORS, fields[0], 3, 1, rngs=rngs)
         self.head = Between(fields[0], 1 + _ROUND_SCALES + _QUADRANT_SCALES, 1, rngs=rngs)
         self.head.kernel[...] = 0.1 * self.head.kernel[...]
+        # Begin by believing what is given.
+        self.head.bias[...] = self.head.bias[...].at[0].set(2.0)
         # How many times the noise a slope may be moved (logarithm), log of the restraint over the noise's variance,
         # and the gain.
-        self.reach = nnx.Param(jnp.log(jnp.float32(4.0)))
-        self.restraint = nnx.Param(jnp.log(jnp.float32(30.0)))
+        self.reach = nnx.Param(jnp.log(jnp.float32(3.0)))
+        self.restraint = nnx.Param(jnp.log(jnp.float32(20.0)))
         self.gain = nnx.Param(jnp.float32(0.5))
 
     def __call__(self, scalars: Array, vectors: Array) -> Array:
@@ -90,17 +94,20 @@ def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: M
     """The slopes of a surface of which these are noisy ones, in their precision. Gradient: exact."""
     network = filled(build(config), parameters, slope_x.dtype)
     slopes = jnp.stack([slope_x, slope_y])
+    # Noise turns normals by an angle: the same everywhere in their components, but much in the slope of a wall.
+    leans = slopes * lax.rsqrt(1.0 + slopes[0] ** 2 + slopes[1] ** 2)[None]
     noise = held(_noise(slope_x, slope_y))
-    keys = _keys(slopes)
-    attention = network(*(clues[None] for clues in _clues(slopes, keys, noise, config.multiple)))[0]
+    keys = _keys(held(leans))
+    attention = network(*(clues[None] for clues in _clues(leans, keys, noise, config.multiple)))[0]
     farthest = jnp.exp(network.reach[...]) * noise
-    moved = slopes
+    moved = jnp.zeros_like(leans)
     for k, key in enumerate(keys):
-        off = key - slopes
+        off = key - leans
         limit = farthest * lax.rsqrt(farthest**2 + off[0] ** 2 + off[1] ** 2)
         moved = moved + (_over_blocks(attention[..., k + 1], slope_x.shape) * limit)[None] * off
+    believed = _slopes_of_moved(slopes, leans, moved)
     restraint = 1e-6 + jnp.exp(network.restraint[...]) * jnp.mean(noise**2)
-    return Believed(moved[0], moved[1], restraint, network.gain[...])
+    return Believed(believed[0], believed[1], restraint, network.gain[...])
 
 
 def initial_parameters(config: VisionFieldConfig, key: Array) -> Any:
@@ -131,22 +138,33 @@ def _quadrant_table() -> np.ndarray:
 _TO_QUADRANTS = _quadrant_table()
 
 
+def _slopes_of_moved(slopes: Array, leans: Array, moved: Array) -> Array:
+    """Slopes of leans that were moved, exactly the given ones where they were not; no steeper than 87 deg if moved."""
+    least = jnp.minimum(_LEAST_UPRIGHT, 1.0 / (1.0 + slopes[0] ** 2 + slopes[1] ** 2))
+    found = leans + moved
+    upright = jnp.maximum(1.0 - found[0] ** 2 - found[1] ** 2, least)
+    was = 1.0 / (1.0 + slopes[0] ** 2 + slopes[1] ** 2)
+    return (slopes * lax.sqrt(was)[None] + moved) * lax.rsqrt(upright)[None]
+
+
 def _noise(slope_x: Map, slope_y: Map) -> Map:
-    """Standard deviation of the slopes' noise around every pixel, from the curl; none where there is no curl."""
+    """Standard deviation of the normals' angle around every pixel, radians, from the slopes' curl."""
     rows, columns = slope_x.shape
     if min(rows, columns) < 3:
         return jnp.full((rows, columns), _LEAST_NOISE, slope_x.dtype)
     down = 0.5 * (slope_x[2:, 1:-1] - slope_x[:-2, 1:-1])
     across = 0.5 * (slope_y[1:-1, 2:] - slope_y[1:-1, :-2])
-    curl = (down - across) ** 2
+    # What an angle of 1 does to the variance of a slope, along it and across it.
+    steep = 1.0 + (slope_x**2 + slope_y**2)[1:-1, 1:-1]
+    of_angle = 0.5 * (steep**2 + steep)
     box = {offset: 1.0 for offset in range(-_NOISE_REACH, _NOISE_REACH + 1)}
-    variance = jnp.pad(mean_along(mean_along(held(curl), box, 0), box, 1), 1, mode="edge")
-    return jnp.sqrt(variance + _LEAST_NOISE**2)
+    curl, of_angle = (mean_along(mean_along(held(m), box, 0), box, 1) for m in ((down - across) ** 2, of_angle))
+    return jnp.sqrt(jnp.pad(curl / of_angle, 1, mode="edge") + _LEAST_NOISE**2)
 
 
-def _keys(slopes: Float[Array, "2 y x"]) -> list[Float[Array, "2 y x"]]:
-    """What a slope may be replaced by: round smoothings, each twice as wide as the one before, then quadrants."""
-    rounds, quadrants = [slopes], []
+def _keys(leans: Float[Array, "2 y x"]) -> list[Float[Array, "2 y x"]]:
+    """What a lean may be replaced by: round smoothings, each twice as wide as the one before, then quadrants."""
+    rounds, quadrants = [leans], []
     for scale in range(_ROUND_SCALES):
         smooth = {step * 2**scale: weight for step, weight in zip(range(-2, 3), _SMOOTH, strict=True)}
         if scale < _QUADRANT_SCALES:
@@ -157,15 +175,14 @@ def _keys(slopes: Float[Array, "2 y x"]) -> list[Float[Array, "2 y x"]]:
     return rounds[1:] + quadrants
 
 
-def _clues(slopes, keys, noise: Map, multiple: int) -> tuple[Array, Array]:
+def _clues(leans, keys, noise: Map, multiple: int) -> tuple[Array, Array]:
     """Scalars `(y, x, s)` and vectors `(y, x, v, 2)` for the network, means of blocks, the sides brought to its
     multiple."""
-    own = slopes * lax.rsqrt(1.0 + slopes[0] ** 2 + slopes[1] ** 2)[None]
-    offs = [key - slopes for key in keys[:_ROUND_SCALES]]
+    offs = [key - leans for key in keys[:_ROUND_SCALES]]
     offs = [off * lax.rsqrt(4.0 * noise**2 + off[0] ** 2 + off[1] ** 2)[None] for off in offs]
     far = [off[0] ** 2 + off[1] ** 2 for off in offs[: _SCALARS - 1]]
     scalars = [_of_blocks(m, multiple) for m in (0.3 * jnp.log(noise), *far)]
-    vectors = [[_of_blocks(m, multiple) for m in vector] for vector in (own, *offs)]
+    vectors = [[_of_blocks(m, multiple) for m in vector] for vector in (leans, *offs)]
     return jnp.stack(scalars, axis=-1), jnp.stack([jnp.stack(v, axis=-1) for v in vectors], axis=-2)
 
 
