@@ -44,14 +44,15 @@ _MEASURED_EVERY = 4
 @dataclass(frozen=True)
 class Recipe:
     """How a simulator is distilled. `size` pixels and `batch` reliefs a step; kernels learn by Muon or, like all the
-    rest, by AdamW; normals carry up to `noise_deg`, a share `exact` of them none; every `hard_every`th step (0: none)
-    repeats one of the `hard_slots` hardest lessons."""
+    rest, by AdamW, each at its rate; normals carry up to `noise_deg`, a share `exact` of them none; every
+    `hard_every`th step (0: none) repeats one of the `hard_slots` hardest lessons."""
 
     steps: int = 1500
     size: int = 96
     batch: int = 4
-    learning_rate: float = 3e-3
     muon: bool = True
+    muon_rate: float = 2e-2
+    adam_rate: float = 3e-3
     warm: int = 50
     averaging: float = 0.99
     noise_deg: float = 6.0
@@ -213,8 +214,11 @@ def _step(optimiser, pupil, averaging, state, lesson):
 
 def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
     warm = min(recipe.warm, recipe.steps // 2)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warm, recipe.steps)
-    adam = optax.adamw(schedule, b2=0.99, weight_decay=1e-4)
+    slow, quick = (
+        optax.warmup_cosine_decay_schedule(0.0, rate, warm, recipe.steps)
+        for rate in (recipe.adam_rate, recipe.muon_rate)
+    )
+    adam = optax.adamw(slow, b2=0.99, weight_decay=1e-4)
     if not recipe.muon:
         return optax.chain(optax.clip_by_global_norm(1.0), adam)
 
@@ -226,7 +230,7 @@ def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
             lambda p: MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None, parameters
         )
 
-    muon = optax.contrib.muon(schedule, adam_learning_rate=schedule, muon_weight_dimension_numbers=kernels)
+    muon = optax.contrib.muon(quick, adam_learning_rate=slow, muon_weight_dimension_numbers=kernels)
     return optax.chain(optax.clip_by_global_norm(1.0), muon)
 
 
