@@ -100,11 +100,14 @@ def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: M
     keys = _keys(held(leans))
     attention = network(*(clues[None] for clues in _clues(leans, keys, noise, config.multiple)))[0]
     farthest = jnp.exp(network.reach[...]) * noise
-    moved = jnp.zeros_like(leans)
+    moved, total = jnp.zeros_like(leans), _over_blocks(attention[..., 0], slope_x.shape)
     for k, key in enumerate(keys):
         off = key - leans
-        limit = farthest * lax.rsqrt(farthest**2 + off[0] ** 2 + off[1] ** 2)
-        moved = moved + (_over_blocks(attention[..., k + 1], slope_x.shape) * limit)[None] * off
+        # A key that lies farther off than noise explains is of another facet: every pixel leaves it out by itself.
+        alike = farthest**2 / (farthest**2 + off[0] ** 2 + off[1] ** 2)
+        share = _over_blocks(attention[..., k + 1], slope_x.shape) * alike**2
+        moved, total = moved + share[None] * off, total + share
+    moved = moved / total[None]
     believed = _slopes_of_moved(slopes, leans, moved)
     restraint = 1e-6 + jnp.exp(network.restraint[...]) * jnp.mean(noise**2)
     return Believed(believed[0], believed[1], restraint, network.gain[...])
