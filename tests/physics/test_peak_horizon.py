@@ -37,11 +37,9 @@ def test_peaks_find_what_every_line_finds(mesas, table):
     every = ej.render(mesas, table, AZIMUTHS, horizon=ej.HardHorizon(64))
     found = ej.render(mesas, table, AZIMUTHS, horizon=ej.PeakHorizon())
     alone = ej.render(mesas, table, AZIMUTHS, horizon=ej.NoRelief())
-    near = ej.render(mesas, table, AZIMUTHS, horizon=ej.PeakHorizon(0))
     mean = float(every.mean())
     assert rms(alone - every) > 0.05 * mean
     assert rms(found - every) < 0.003 * mean
-    assert rms(near - every) > 3 * rms(found - every)
 
 
 def test_a_wall_is_seen_from_every_distance():
