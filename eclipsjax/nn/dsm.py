@@ -68,7 +68,7 @@ class DeepSimulator(Trained):
         slope_x, slope_y = slopes_of_unit_normals(normals)
         pixel = pixel_size(table, pixel_size_nm, slope_x.dtype)
         check_range(table)
-        cot = _exposed(self.config, self.parameters, slope_x, slope_y, rims_rad(table).astype(slope_x.dtype))
+        cot = _exposed(self.config, self.parameters, slope_x, slope_y, rims_rad(table))
         flat = jnp.zeros_like(slope_x)
         return render(
             Facets(flat, pixel, slope_x, slope_y), table, cot.shape[0], emission=emission, horizon=GivenHorizon(cot)

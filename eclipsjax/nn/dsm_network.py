@@ -72,7 +72,7 @@ def exposed(
     along = (c.astype(slope_x.dtype) for c in image_direction(jnp.asarray(azimuth_centres(AZIMUTHS))))
     tangent = sum(c[:, None, None] * s[None] for c, s in zip(along, slopes, strict=True))
     fields = [_cosine(jnp.moveaxis(by_azimuth[_OF_CHANNEL], 0, -1)[None]) for by_azimuth in (cot, tangent)]
-    found = network(*fields, jnp.cos(rims_rad))[0]
+    found = network(*fields, jnp.cos(rims_rad).astype(slope_x.dtype))[0]
     cot = cot + jnp.moveaxis(found, -1, 0)[_OF_AZIMUTH]
     return _doubled(_doubled(cot, 1), 2)[:, : slope_x.shape[0], : slope_x.shape[1]]
 
