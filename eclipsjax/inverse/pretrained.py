@@ -12,10 +12,10 @@ from eclipsjax.nn.vft import VisionFieldTransformer
 _KINDS = {kind.name: kind for kind in (VisionFieldTransformer, DeepSimulator, DepthNet)}
 
 
-def load_pretrained(name: str) -> Any:
+def load_pretrained(name: Any) -> Any:
     """The network that comes with the package: "vft" (`VisionFieldTransformer`), "dsm" (`DeepSimulator`), "depth"
     (`DepthNet`); its `card` says how it was trained and what it reached.
     """
-    if name not in _KINDS:
+    if not isinstance(name, str) or name not in _KINDS:
         raise InputError(f"name is {shown(name)}: give one of {', '.join(_KINDS)}.")
     return _KINDS[name].shipped()

@@ -125,7 +125,7 @@ def _search(height_px: Map, slope_along: Map, gain: Scalar, steps: PeakSteps, wi
             found = better(found, slope, _first_of_octave(number) + j, start + lines)
         return (*double(ranked, took_far, half, number), found), None
 
-    numbers = jnp.arange(steps.half.count, dtype=jnp.int32)
+    numbers = _numbers(steps)
     took_far = record
     start = tag(above, jnp.zeros((), jnp.int32), largest), took_far
     first, later = _first_and_later((steps.half, numbers))
@@ -162,85 +162,95 @@ class _Record(NamedTuple):
         """Whether the far half was taken by a doubling."""
         return (jnp.right_shift(self.choices, number) & 1) == 1
 
+    def inverse_length(self, steps: PeakSteps, dtype: Any) -> Map:
+        """1 / length of the way to what won; 0 where that is the pixel's own slope."""
+        lines = jnp.maximum(self.lines, 1).astype(dtype)
+        return jnp.where(self.winner == 0, 0.0, 1.0 / (lines * steps.line_length.astype(dtype)))
+
 
 def _slope_of_record(code: Int[Array, "y x"], steps: PeakSteps, d_height: Map, d_slope: Map) -> Map:
-    """The mean slope to where each maximum was found: linear in heights and own slopes, with a transpose that looks
-    the other way."""
-    whole = Strip(0, d_height.shape[0])
+    """The mean slope to where each maximum was found: linear in heights and own slopes, with its transpose."""
+    return with_transpose(
+        lambda height, slope: _pushed(_Record.of(code), steps, height, slope),
+        lambda cotangent: _pulled(_Record.of(code), steps, cotangent),
+        d_height,
+        d_slope,
+    )
+
+
+def _pushed(record: _Record, steps: PeakSteps, d_height: Map, d_slope: Map) -> Map:
+    """The mean slope to where each maximum was found."""
+    whole, numbers = Strip(0, d_height.shape[0]), _numbers(steps)
+    view = padded_view(d_height, steps.near.reach, 0.0)
+    top = over_steps(
+        steps.near,
+        jnp.zeros_like(d_height),
+        lambda total, step, k: jnp.where(record.winner == k + 1, _look(view, step, whole), total),
+    )
+
+    def grow(peak, xs):
+        half, number = xs
+        beyond = _look(padded_view(peak, steps.half.reach, 0.0), half, whole)
+        return jnp.where(record.took_far(number), beyond, peak), None
+
+    def octave(state, xs):
+        (peak, top), (part, half, number) = state, xs
+        view = padded_view(peak, steps.far.reach, 0.0)
+        for j in range(2):
+            step = jax.tree.map(lambda leaf: leaf[j], part)  # noqa: B023
+            top = jnp.where(record.winner == _first_of_octave(number) + j, _look(view, step, whole), top)
+        return (grow(peak, (half, number))[0], top), None
+
+    if steps.octaves:
+        first, later = _first_and_later((steps.half, numbers))
+        peak = lax.scan(grow, d_height, first)[0]
+        top = lax.scan(octave, (peak, top), (_by_octave(steps.far), *later))[0][1]
+    return jnp.where(record.winner == 0, d_slope, (top - d_height) * record.inverse_length(steps, d_height.dtype))
+
+
+def _pulled(record: _Record, steps: PeakSteps, cotangent: Map) -> tuple[Map, Map]:
+    """The transpose of `_pushed`: of heights and of own slopes. All looks go the other way."""
+    whole, numbers = Strip(0, cotangent.shape[0]), _numbers(steps)
     largest = NEAR + 2 * steps.octaves
-    numbers = jnp.arange(steps.half.count, dtype=jnp.int32)
+    share = cotangent * record.inverse_length(steps, cotangent.dtype)
+    tagged = tag(share, record.winner, largest)
 
-    def inverse_length(record):
-        """1 / length of the way to what won; 0 where that is the pixel's own slope."""
-        lines = jnp.maximum(record.lines, 1).astype(d_height.dtype)
-        return jnp.where(record.winner == 0, 0.0, 1.0 / (lines * steps.line_length.astype(d_height.dtype)))
-
-    def push(d_height, d_slope):
-        record = _Record.of(code)
-        view = padded_view(d_height, steps.near.reach, 0.0)
-        top = over_steps(
-            steps.near,
-            jnp.zeros_like(d_height),
-            lambda total, step, k: jnp.where(record.winner == k + 1, _look(view, step, whole), total),
+    def looked_from(view, step, k):
+        return sum(
+            weight * jnp.where(tag_of(values, largest) == k, values, 0.0)
+            for weight, offset in ((1.0 - step.far_weight, step.near), (step.far_weight, step.far))
+            for values in [view(-offset, whole)]
         )
 
-        def grow(peak, xs):
-            half, number = xs
-            beyond = _look(padded_view(peak, steps.half.reach, 0.0), half, whole)
-            return jnp.where(record.took_far(number), beyond, peak), None
+    view = padded_view(tagged, steps.near.reach, 0.0)
+    total = over_steps(steps.near, -share, lambda total, step, k: total + looked_from(view, step, k + 1))
 
-        def octave(state, xs):
-            (peak, top), (part, half, number) = state, xs
-            view = padded_view(peak, steps.far.reach, 0.0)
-            for j in range(2):
-                step = jax.tree.map(lambda leaf: leaf[j], part)  # noqa: B023
-                top = jnp.where(record.winner == _first_of_octave(number) + j, _look(view, step, whole), top)
-            return (grow(peak, (half, number))[0], top), None
+    def shrink(peak, xs):
+        half, number = xs
+        took_far, none = record.took_far(number), jnp.zeros_like(peak)
+        view = padded_view(jnp.where(took_far, peak, none), steps.half.reach, 0.0)
+        back = (1.0 - half.far_weight) * view(-half.near, whole) + half.far_weight * view(-half.far, whole)
+        return jnp.where(took_far, none, peak) + back, None
 
-        if steps.octaves:
-            first, later = _first_and_later((steps.half, numbers))
-            peak = lax.scan(grow, d_height, first)[0]
-            top = lax.scan(octave, (peak, top), (_by_octave(steps.far), *later))[0][1]
-        return jnp.where(record.winner == 0, d_slope, (top - d_height) * inverse_length(record))
+    def octave(peak, xs):
+        part, half, number = xs
+        peak = shrink(peak, (half, number))[0]
+        for j in range(2):
+            step = jax.tree.map(lambda leaf: leaf[j], part)  # noqa: B023
+            peak = peak + looked_from(far_view, step, _first_of_octave(number) + j)
+        return peak, None
 
-    def pull(cotangent):
-        record = _Record.of(code)
-        share = cotangent * inverse_length(record)
-        tagged = tag(share, record.winner, largest)
+    if steps.octaves:
+        far_view = padded_view(tagged, steps.far.reach, 0.0)
+        first, later = _first_and_later((steps.half, numbers))
+        peak = lax.scan(octave, jnp.zeros_like(total), (_by_octave(steps.far), *later), reverse=True)[0]
+        total = total + lax.scan(shrink, peak, first, reverse=True)[0]
+    return total, jnp.where(record.winner == 0, cotangent, 0.0)
 
-        def looked_from(view, step, k):
-            return sum(
-                weight * jnp.where(tag_of(values, largest) == k, values, 0.0)
-                for weight, offset in ((1.0 - step.far_weight, step.near), (step.far_weight, step.far))
-                for values in [view(-offset, whole)]
-            )
 
-        view = padded_view(tagged, steps.near.reach, 0.0)
-        total = over_steps(steps.near, -share, lambda total, step, k: total + looked_from(view, step, k + 1))
-
-        def shrink(peak, xs):
-            half, number = xs
-            took_far, none = record.took_far(number), jnp.zeros_like(peak)
-            view = padded_view(jnp.where(took_far, peak, none), steps.half.reach, 0.0)
-            back = (1.0 - half.far_weight) * view(-half.near, whole) + half.far_weight * view(-half.far, whole)
-            return jnp.where(took_far, none, peak) + back, None
-
-        def octave(peak, xs):
-            part, half, number = xs
-            peak = shrink(peak, (half, number))[0]
-            for j in range(2):
-                step = jax.tree.map(lambda leaf: leaf[j], part)  # noqa: B023
-                peak = peak + looked_from(far_view, step, _first_of_octave(number) + j)
-            return peak, None
-
-        if steps.octaves:
-            far_view = padded_view(tagged, steps.far.reach, 0.0)
-            first, later = _first_and_later((steps.half, numbers))
-            peak = lax.scan(octave, jnp.zeros_like(total), (_by_octave(steps.far), *later), reverse=True)[0]
-            total = total + lax.scan(shrink, peak, first, reverse=True)[0]
-        return total, jnp.where(record.winner == 0, cotangent, 0.0)
-
-    return with_transpose(push, pull, d_height, d_slope)
+def _numbers(steps: PeakSteps) -> Int[Array, "doubling"]:
+    """All doublings, counted."""
+    return jnp.arange(steps.half.count, dtype=jnp.int32)
 
 
 def _first_and_later(per_doubling: Any) -> tuple[Any, Any]:
