@@ -16,8 +16,22 @@ jax.config.update("jax_compilation_cache_dir", _cache)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
+# With these a child process compiles what its parent did, and finds it in the cache.
+_CHILDREN = {
+    "JAX_ENABLE_X64": "1",
+    "JAX_COMPILATION_CACHE_DIR": _cache,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+
 _hook = install_import_hook("eclipsjax", "beartype.beartype")
 _hook.__enter__()
+
+@pytest.fixture(scope="session")
+def child_environment():
+    """Variables for a child process that trains as its parent does."""
+    return os.environ | _CHILDREN
+
 
 _MOST_MAPPINGS, _OFTEN = 30_000, 20
 _counted = itertools.count(1)

@@ -44,13 +44,6 @@ class DepthNet(Trained):
 
         return DepthConfig
 
-    @staticmethod
-    def shapes(config: Any) -> Any:
-        """Shapes of the parameters of such a network."""
-        from eclipsjax.nn.depth import parameter_shapes
-
-        return parameter_shapes(config)
-
     def believe(self, slope_x: Map, slope_y: Map) -> Belief:
         """Slopes, height (px) and the masks' logits, all `(y, x)`, in the network's float32.
 

@@ -86,7 +86,6 @@ class Pupil(NamedTuple):
     name: str
     what: str
     config: Any
-    initial: Callable[[Any, Array], Any]
     answer: Callable[[Any, Any, Lesson], tuple[Array, Array]]
     azimuths: int
     noise: bool
@@ -112,7 +111,7 @@ def distil(
     if recipe.batch % devices:
         raise InputError(f"batch is {recipe.batch} but there are {devices} devices: give a multiple of {devices}.")
     optimiser = _optimiser(recipe)
-    parameters = jax.jit(partial(pupil.initial, pupil.config))(jax.random.key(recipe.seed))
+    parameters = jax.jit(pupil.config.initial_parameters)(jax.random.key(recipe.seed))
     state = {
         "parameters": parameters,
         "averaged": parameters,
@@ -264,5 +263,5 @@ def card(pupil: Pupil, recipe: Recipe, preset: str, parameters: Any, folder: Pat
         "machine": f"{jax.default_backend()}, {jax.device_count()} devices, {platform.machine()}",
         "versions": {"eclipsjax": version, "jax": jax.__version__, "optax": optax.__version__},
         "command": f"eclipsjax train {pupil.name} -o {pupil.name} --preset {preset} --steps {recipe.steps} "
-        f"--seed {recipe.seed}",
+        f"--seed {recipe.seed}{' --heights FOLDER' if maps else ''}",
     }

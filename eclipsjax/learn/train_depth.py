@@ -16,7 +16,7 @@ from jaxtyping import Array
 from eclipsjax.inverse.belief import Clues, believe, physical_losses
 from eclipsjax.learn.depth_scenes import FAMILIES, Lesson, lessons
 from eclipsjax.learn.training import last_losses, train
-from eclipsjax.nn.depth import DepthConfig, initial_parameters
+from eclipsjax.nn.depth import DepthConfig
 
 TERMS = ("loss", "height", "slope", "edge", "undetermined", "curl", "normals", "border")
 
@@ -55,7 +55,7 @@ def train_depth(
     warm = min(recipe.warm, recipe.steps // 2)
     schedule = optax.warmup_cosine_decay_schedule(0.0, recipe.learning_rate, warm, recipe.steps)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.99, weight_decay=1e-4))
-    parameters = jax.jit(partial(initial_parameters, config))(jax.random.key(recipe.seed))
+    parameters = jax.jit(config.initial_parameters)(jax.random.key(recipe.seed))
     state = {"parameters": parameters, "averaged": parameters, "optimiser": optimiser.init(parameters)}
     names = list(FAMILIES)
 

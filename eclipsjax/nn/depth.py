@@ -7,7 +7,6 @@ integration between the two is the caller's (`inverse/belief.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax.nn.equivariant import Lift, Lower
 from eclipsjax.nn.field_unet import FieldUNet
-from eclipsjax.nn.network_parameters import NetworkConfig, filled, fresh_parameters, shapes_of_parameters
+from eclipsjax.nn.network_parameters import NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,10 @@ class DepthConfig(NetworkConfig):
     def multiple(self) -> int:
         """Image sides must be multiples of this."""
         return 2 ** len(self.fields)
+
+    def network(self, rngs: nnx.Rngs) -> DepthNetwork:
+        """A network of this shape."""
+        return DepthNetwork(self, rngs=rngs)
 
 
 class RingGates(nnx.Module):
@@ -67,27 +70,13 @@ class DepthNetwork(FieldUNet):
         return self.head(self.through(self.stem(scalars, vectors)))
 
 
-def initial_parameters(config: DepthConfig, key: Array) -> Any:
-    """Fresh parameters: a nested dictionary of arrays."""
-    return fresh_parameters(_build(config), key)
-
-
-def parameter_shapes(config: DepthConfig) -> Any:
-    """The shapes of `initial_parameters`, without computing them."""
-    return shapes_of_parameters(_build(config))
-
-
 def apply_depth(
     config: DepthConfig, parameters: Any, scalars: Float[Array, "b y x s"], vectors: Float[Array, "b y x v 2"]
 ) -> tuple[Array, Array]:
     """The network's `(scalars, vectors)`: `(b, y, x, s')` and `(b, y, x, v', 2)`. Gradient: exact in all arrays."""
-    return filled(_build(config), parameters)(scalars, vectors)
+    return config.filled(parameters)(scalars, vectors)
 
 
 def apply_ring_gates(config: DepthConfig, parameters: Any, clues: Float[Array, "ring n"]) -> Float[Array, "ring g"]:
     """How much of what to believe in every ring of wavelengths, from 0 to 2. Gradient: exact in all arrays."""
-    return filled(_build(config), parameters).ring_gates(clues[None])[0]
-
-
-def _build(config: DepthConfig) -> Callable[[nnx.Rngs], DepthNetwork]:
-    return lambda rngs: DepthNetwork(config, rngs=rngs)
+    return config.filled(parameters).ring_gates(clues[None])[0]

@@ -10,21 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Map, Number, SignalStack, concrete
-from eclipsjax.imaging.bsesm import render
+from eclipsjax._types import InputError, Map, concrete
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import AcceptanceTable
-from eclipsjax.nn.from_normals import pixel_size
-from eclipsjax.nn.trained import Trained
-from eclipsjax.specimen.emission import EmissionLaw
+from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.specimen.horizon import GivenHorizon
-from eclipsjax.specimen.normals import slopes_of_unit_normals
 
 # Polar angles between which detectors lay in training, degrees.
 LOWEST_DEG, HIGHEST_DEG = 4.0, 62.0
 
 
-class DeepSimulator(Trained):
+class DeepSimulator(FromNormals):
     """Signals from normals: `dsm(normals, table)`, with `DeepSimulator.shipped()` or `.load(path)`.
 
     - `parameters`: of the network, nested dictionaries of arrays; `config`: its shape (static).
@@ -47,32 +43,14 @@ class DeepSimulator(Trained):
 
         return SimulatorConfig
 
-    @staticmethod
-    def shapes(config: Any) -> Any:
-        """Shapes of the parameters of such a network."""
-        from eclipsjax.nn.dsm_network import parameter_shapes
-
-        return parameter_shapes(config)
-
-    def __call__(
-        self,
-        normals: Any,
-        table: AcceptanceTable,
-        emission: EmissionLaw | None = None,
-        pixel_size_nm: Number | None = None,
-    ) -> SignalStack:
-        """Signal of every segment, `(segment, y, x)`, about as `render` gives it of the surface with these normals.
-
-        **Arguments:** as of `VisionFieldTransformer`. Gradient: exact almost everywhere.
-        """
-        slope_x, slope_y = slopes_of_unit_normals(normals)
-        pixel = pixel_size(table, pixel_size_nm, slope_x.dtype)
+    def seen(
+        self, slope_x: Map, slope_y: Map, pixel_nm: Any, table: AcceptanceTable
+    ) -> tuple[Facets, GivenHorizon, int]:
+        """The facets as they are given, their horizons, and how many azimuths; refuses a table out of range."""
         check_range(table)
         cot = _exposed(self.config, self.parameters, slope_x, slope_y, rims_rad(table))
         flat = jnp.zeros_like(slope_x)
-        return render(
-            Facets(flat, pixel, slope_x, slope_y), table, cot.shape[0], emission=emission, horizon=GivenHorizon(cot)
-        )
+        return Facets(flat, pixel_nm, slope_x, slope_y), GivenHorizon(cot), cot.shape[0]
 
 
 def rims_rad(table: AcceptanceTable) -> Float[Array, "2"]:

@@ -6,7 +6,6 @@ network as they stand.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from jaxtyping import Array, Float
 from eclipsjax._types import Map, image_direction
 from eclipsjax.nn.equivariant import ORIENTATIONS, Between, act_on_vector
 from eclipsjax.nn.field_unet import Residual
-from eclipsjax.nn.network_parameters import NetworkConfig, filled, fresh_parameters, shapes_of_parameters
+from eclipsjax.nn.network_parameters import NetworkConfig
 from eclipsjax.specimen.from_slopes import relief_of_slopes
 from eclipsjax.specimen.horizon import PeakHorizon, azimuth_centres, horizon
 from eclipsjax.specimen.surface import Surface
@@ -38,6 +37,10 @@ class SimulatorConfig(NetworkConfig):
     fields: int = 2
     blocks: int = 2
     octaves: int = 2
+
+    def network(self, rngs: nnx.Rngs) -> SimulatorNetwork:
+        """A network of this shape."""
+        return SimulatorNetwork(self, rngs=rngs)
 
 
 class SimulatorNetwork(nnx.Module):
@@ -64,7 +67,7 @@ def exposed(
 ) -> Float[Array, "16 y x"]:
     """Horizons at 16 azimuths, `(azimuth, y, x)`, cotangents, for an instrument with these innermost and outermost
     rims. Gradient: exact."""
-    network = filled(build(config), parameters, slope_x.dtype)
+    network = config.filled(parameters, slope_x.dtype)
     relief = relief_of_slopes(slope_x, slope_y, jnp.asarray(_RESTRAINT, slope_x.dtype))
     coarse = Surface(0.5 * _halved(relief), jnp.ones((), slope_x.dtype))
     cot = horizon(coarse, AZIMUTHS, PeakHorizon(config.octaves))
@@ -75,21 +78,6 @@ def exposed(
     found = network(*fields, jnp.cos(rims_rad).astype(slope_x.dtype))[0]
     cot = cot + jnp.moveaxis(found, -1, 0)[_OF_AZIMUTH]
     return _doubled(_doubled(cot, 1), 2)[:, : slope_x.shape[0], : slope_x.shape[1]]
-
-
-def initial_parameters(config: SimulatorConfig, key: Array) -> Any:
-    """Fresh parameters: a nested dictionary of arrays."""
-    return fresh_parameters(build(config), key)
-
-
-def parameter_shapes(config: SimulatorConfig) -> Any:
-    """The shapes of `initial_parameters`, without computing them."""
-    return shapes_of_parameters(build(config))
-
-
-def build(config: SimulatorConfig) -> Callable[[nnx.Rngs], SimulatorNetwork]:
-    """How to make the network."""
-    return lambda rngs: SimulatorNetwork(config, rngs=rngs)
 
 
 def _azimuth_of_channel() -> np.ndarray:

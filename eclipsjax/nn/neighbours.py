@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from eclipsjax._linear import with_transpose
+
 
 def mean_along(maps: Float[Array, "*n"], weights: dict[int, float], axis: int) -> Float[Array, "*n"]:
     """Mean of the maps as seen from several offsets along `axis`, weighted; what lies beyond the border has no weight.
@@ -14,12 +16,7 @@ def mean_along(maps: Float[Array, "*n"], weights: dict[int, float], axis: int) -
     """
     backward = {-offset: weight for offset, weight in weights.items()}
     total = _summed(jnp.ones(maps.shape[axis], maps.dtype), weights, 0)
-    summed = lax.custom_linear_solve(
-        lambda x: x,
-        maps,
-        lambda _, x: _summed(x, weights, axis),
-        transpose_solve=lambda _, x: _summed(x, backward, axis),
-    )
+    summed = with_transpose(lambda x: _summed(x, weights, axis), lambda x: _summed(x, backward, axis), maps)
     return summed / total.reshape([-1 if k == axis else 1 for k in range(maps.ndim)])
 
 

@@ -1,8 +1,7 @@
-"""A network's parameters as nested dictionaries of arrays: drawn, described, and put back into the network."""
+"""What a network's shape says: how to build it, and its parameters as nested dictionaries of arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -24,22 +23,23 @@ class NetworkConfig:
         """The inverse of `as_json`."""
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in numbers.items()})
 
+    def network(self, rngs: nnx.Rngs) -> Any:
+        """A network of this shape."""
+        raise NotImplementedError
 
-def fresh_parameters(build: Callable[[nnx.Rngs], nnx.Module], key: Array) -> Any:
-    """Parameters as `build` draws them."""
-    return nnx.to_pure_dict(nnx.state(build(nnx.Rngs(params=key)), nnx.Param))
+    def initial_parameters(self, key: Array) -> Any:
+        """Fresh parameters: a nested dictionary of arrays."""
+        return nnx.to_pure_dict(nnx.state(self.network(nnx.Rngs(params=key)), nnx.Param))
 
+    def parameter_shapes(self) -> Any:
+        """The shapes of `initial_parameters`, without computing them."""
+        shapes = jax.eval_shape(lambda: self.initial_parameters(jax.random.key(0)))
+        return jax.tree.map(lambda leaf: leaf.shape, shapes)
 
-def shapes_of_parameters(build: Callable[[nnx.Rngs], nnx.Module]) -> Any:
-    """The shapes of `fresh_parameters`, without computing them."""
-    shapes = jax.eval_shape(lambda: fresh_parameters(build, jax.random.key(0)))
-    return jax.tree.map(lambda leaf: leaf.shape, shapes)
-
-
-def filled(build: Callable[[nnx.Rngs], nnx.Module], parameters: Any, dtype: Any = None) -> Any:
-    """The network with these parameters, in another precision if asked for."""
-    if dtype is not None:
-        parameters = jax.tree.map(lambda leaf: leaf.astype(dtype), parameters)
-    graph, state = nnx.split(nnx.eval_shape(lambda: build(nnx.Rngs(params=jax.random.key(0)))))
-    nnx.replace_by_pure_dict(state, parameters)
-    return nnx.merge(graph, state)
+    def filled(self, parameters: Any, dtype: Any = None) -> Any:
+        """The network with these parameters, in another precision if asked for."""
+        if dtype is not None:
+            parameters = jax.tree.map(lambda leaf: leaf.astype(dtype), parameters)
+        graph, state = nnx.split(nnx.eval_shape(lambda: self.network(nnx.Rngs(params=jax.random.key(0)))))
+        nnx.replace_by_pure_dict(state, parameters)
+        return nnx.merge(graph, state)

@@ -17,8 +17,7 @@ _WEIGHTS = Path(__file__).resolve().parent / "weights"
 
 
 class Trained(eqx.Module):
-    """Parameters with their card. A kind of network says `kind` and `name` (of its file), its config's class, and the
-    shapes that go with a config."""
+    """Parameters with their card. A kind of network says `kind` and `name` (of its file) and its config's class."""
 
     parameters: Any
     config: Any = eqx.field(static=True)
@@ -32,11 +31,6 @@ class Trained(eqx.Module):
         """The class of `config`."""
         raise NotImplementedError
 
-    @staticmethod
-    def shapes(config: Any) -> Any:
-        """Shapes of the parameters of such a network."""
-        raise NotImplementedError
-
     @classmethod
     def load(cls, path: Path | str) -> Any:
         """Weights that `eclipsjax train` wrote."""
@@ -47,7 +41,7 @@ class Trained(eqx.Module):
             config = cls.config_class().from_json(numbers)
         except TypeError as error:
             raise InputError(f"{path} has weights of another network ({error}): train it again.") from None
-        if cls.shapes(config) != jax.tree.map(jnp.shape, arrays):
+        if config.parameter_shapes() != jax.tree.map(jnp.shape, arrays):
             raise InputError(f"{path} has weights of other shapes than its network: get or train it again.")
         return cls.of(jax.tree.map(jnp.asarray, arrays), config, card)
 

@@ -2,7 +2,7 @@
 
 Attention twice. Over the normals about a pixel, learned: which to believe where they are noisy. Then along rays: the
 horizon is the largest mean slope, and each ray looks at 8 near places and at the peak of two stretches an octave. What
-it looks at is the relief that all normals belong to, by least squares: a sum along each ray would add up their noise.
+it looks at is the relief that the normals belong to, by least squares: a sum along each ray would add up their noise.
 The visible angle is then the exact simulator's own integral, so one network serves any detector, bias and law.
 """
 
@@ -15,27 +15,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eclipsjax._types import Map, NormalMap, Number, SignalStack
-from eclipsjax.imaging.bsesm import render
+from eclipsjax._types import Map, NormalMap
 from eclipsjax.imaging.facets import Facets
-from eclipsjax.instrument.acceptance import AcceptanceTable
-from eclipsjax.nn.from_normals import pixel_size
-from eclipsjax.nn.trained import Trained
-from eclipsjax.specimen.emission import EmissionLaw
+from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.specimen.from_slopes import relief_of_slopes
 from eclipsjax.specimen.horizon import PeakHorizon, horizon
 from eclipsjax.specimen.normals import slopes_of_unit_normals
 
 
-class VisionFieldTransformer(Trained):
+class VisionFieldTransformer(FromNormals):
     """Signals from normals: `vft(normals, table)`, with `VisionFieldTransformer.shipped()` or `.load(path)`.
 
     - `parameters`: of the network, nested dictionaries of arrays; `config`: its shape (static).
     - `card`: how it was trained and what it reached, JSON text (static).
 
-    Knows slopes and distances in pixels only, so any pixel size will do, and any image from 1 x 1 on: beyond the border
-    nothing hides, and the last normals repeat. Turns and flips with its input. Gradient: exact almost everywhere, in
-    normals, table, law and parameters.
+    Noise of the normals is cleaned. Knows slopes and distances in pixels only, so any pixel size will do, and any image
+    from 1 x 1 on: beyond the border nothing hides, and the last normals repeat. Turns and flips with its input.
+    Gradient: exact almost everywhere, of first order, in normals, table, law and parameters.
     """
 
     kind: ClassVar[str] = "vision field transformer"
@@ -48,46 +44,22 @@ class VisionFieldTransformer(Trained):
 
         return VisionFieldConfig
 
-    @staticmethod
-    def shapes(config: Any) -> Any:
-        """Shapes of the parameters of such a network."""
-        from eclipsjax.nn.vision_field_network import parameter_shapes
-
-        return parameter_shapes(config)
-
-    def __call__(
-        self,
-        normals: Any,
-        table: AcceptanceTable,
-        emission: EmissionLaw | None = None,
-        pixel_size_nm: Number | None = None,
-    ) -> SignalStack:
-        """Signal of every segment, `(segment, y, x)`, as `render` gives it of the surface with these normals.
-
-        **Arguments:**
-
-        - `normals`: `(y, x, 3)`, of unit length, image axes, as `Surface.normals()` gives them; noise is cleaned.
-        - `table`: from `acceptance(scope)`.
-        - `emission`: the angular law, `Lambertian()` unless given.
-        - `pixel_size_nm`: scalar, nm; only needed where the table follows the beam across a wide field.
-
-        Gradient: exact almost everywhere.
-        """
-        slope_x, slope_y = slopes_of_unit_normals(normals)
-        pixel = pixel_size(table, pixel_size_nm, slope_x.dtype)
-        facets, peaks = _seen(self.config, self.parameters, slope_x, slope_y, pixel)
-        return render(facets, table, azimuths=self.config.azimuths, emission=emission, horizon=peaks)
+    def seen(self, slope_x: Map, slope_y: Map, pixel_nm: Any, table: Any = None) -> tuple[Facets, PeakHorizon, int]:
+        """The believed slopes with their relief, how rays look over it, and how many azimuths."""
+        return *_seen(self.config, self.parameters, slope_x, slope_y, pixel_nm), self.config.azimuths
 
     def exposed(self, normals: Any) -> Float[Array, "azimuth y x"]:
         """The horizons it sees, cotangents as `horizon` gives them, `(azimuth, y, x)`. Gradient: exact."""
-        slopes = slopes_of_unit_normals(normals)
-        facets, peaks = _seen(self.config, self.parameters, *slopes, jnp.ones((), slopes[0].dtype))
-        return horizon(facets, self.config.azimuths, peaks)
+        facets, peaks, azimuths = self._seen_from(normals)
+        return horizon(facets, azimuths, peaks)
 
     def cleaned(self, normals: Any) -> NormalMap:
         """The normals it believes, `(y, x, 3)`, of unit length. Gradient: exact."""
+        return self._seen_from(normals)[0].normals()
+
+    def _seen_from(self, normals: Any) -> tuple[Facets, PeakHorizon, int]:
         slopes = slopes_of_unit_normals(normals)
-        return _seen(self.config, self.parameters, *slopes, jnp.ones((), slopes[0].dtype))[0].normals()
+        return self.seen(*slopes, jnp.ones((), slopes[0].dtype))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -98,12 +70,10 @@ def _seen(config, parameters, slope_x: Map, slope_y: Map, pixel_nm: Array) -> tu
 def facets_and_peaks(
     config: Any, parameters: Any, slope_x: Map, slope_y: Map, pixel_nm: Array
 ) -> tuple[Facets, PeakHorizon]:
-    """The believed slopes, the relief of all given ones, and how rays look over it. Gradient: exact."""
+    """The believed slopes, the relief of those believed for it, and how rays look over it. Gradient: exact."""
     from eclipsjax.nn.vision_field_network import believe
 
     believed = believe(config, parameters, slope_x, slope_y)
-    # Least squares over all given normals takes noise out by itself, and what cleaning does to a wall's few pixels
-    # would change how tall it is.
-    height_px = relief_of_slopes(slope_x, slope_y, believed.restraint)
-    facets = Facets(height_px * pixel_nm, pixel_nm, believed.slope_x, believed.slope_y)
+    height_px = relief_of_slopes(*believed.relief, believed.restraint)
+    facets = Facets(height_px * pixel_nm, pixel_nm, *believed.facets)
     return facets, PeakHorizon(config.octaves, believed.gain)

@@ -1,43 +1,42 @@
-"""What to believe of every normal: attention of a pixel over smoothed normals around it, weighed by a U-Net.
+"""What to believe of every normal: attention of a pixel over its neighbours, four scales of it, mixed by a U-Net.
 
-The keys are the given normals themselves, three smoothings of them, and means of the four quadrants about the pixel at
-two scales, which stop at an edge where a round smoothing would run over it. What noise there is shows in the curl,
-which central differences of a surface do not have: where there is none nothing is moved, so that exact slopes stay
-exact.
+At every scale a pixel asks the eight around it, each twice as far away as at the scale before, and heeds those whose
+normals are like its own within the noise: so a mean stops at an edge and runs along it. What noise there is shows in
+the curl, which central differences of a surface do not have: where there is none nothing is moved, so that exact slopes
+stay exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._types import Map
-from eclipsjax.nn.equivariant import ORIENTATIONS, Between, Lift, act_on_vector
+from eclipsjax.nn.equivariant import ORIENTATIONS, Between, Lift
+from eclipsjax.nn.facet_means import mean_within_facet
 from eclipsjax.nn.field_unet import FieldUNet
 from eclipsjax.nn.neighbours import held, mean_along
-from eclipsjax.nn.network_parameters import NetworkConfig, filled, fresh_parameters, shapes_of_parameters
+from eclipsjax.nn.network_parameters import NetworkConfig
 
-_ROUND_SCALES, _QUADRANT_SCALES = 3, 2
-_QUADRANTS = 4
-# One direction's smoothing, and the mean of one side with the pixel itself.
-_SMOOTH = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_ONE_SIDED = (0.4, 0.4, 0.2)
+# How many times the noise neighbours may be off to count a quarter, by scale, before any training.
+_ALIKE = (5.0, 2.5, 1.5, 1.0)
+_SCALES = len(_ALIKE)
 # Pixels over which the curl is averaged, on either side.
 _NOISE_REACH = 4
 _LEAST_NOISE = 1e-5
-# (n_z)^2 of the steepest normal that cleaning makes.
-_LEAST_UPRIGHT = 0.0025
-# Pixels along a side that share their attention.
+# n_z of the steepest normal that cleaning makes.
+_LEAST_UPRIGHT = 0.05
+# Pixels along a side that share their mixture.
 _BLOCK = 4
-# What goes into the U-Net: of slopes the pixel's own and every round smoothing; of numbers the noise and the curl.
-_VECTORS, _SCALARS = 1 + _ROUND_SCALES, 3
+# What goes into the U-Net: vectors are the pixel's own lean and the ways to the means; numbers are the noise, the
+# steepness and how far the first of the means are off.
+_SHOWN = 2
+_VECTORS, _SCALARS = 1 + _SCALES, 2 + _SHOWN
 
 
 @dataclass(frozen=True)
@@ -47,107 +46,75 @@ class VisionFieldConfig(NetworkConfig):
 
     fields: tuple[int, ...] = (2, 3, 4)
     octaves: int = 3
-    azimuths: int = 48
+    azimuths: int = 32
 
     @property
     def multiple(self) -> int:
         """Image sides are brought to a multiple of this."""
         return _BLOCK * 2 ** (len(self.fields) - 1)
 
+    def network(self, rngs: nnx.Rngs) -> VisionFieldNetwork:
+        """A network of this shape."""
+        return VisionFieldNetwork(self, rngs=rngs)
+
 
 class Believed(NamedTuple):
-    """Cleaned slopes, `(y, x)`; the restraint of the relief's shortest waves and the gain of its peaks, scalars."""
+    """Cleaned slopes of the facets and of the relief, both `(2, y, x)`, x and y; the restraint of the relief's shortest
+    waves and the gain of its peaks, scalars."""
 
-    slope_x: Map
-    slope_y: Map
+    facets: Float[Array, "2 y x"]
+    relief: Float[Array, "2 y x"]
     restraint: Float[Array, ""]
     gain: Float[Array, ""]
 
 
 class VisionFieldNetwork(FieldUNet):
-    """Clues of blocks of pixels in, attention over the keys out: `(b, y, x, key)`, summing to 1."""
+    """Clues of blocks of pixels in, the share of every mean in the facets and in the relief out: `(b, y, x, 2 * mean)`,
+    of either sign."""
 
     def __init__(self, config: VisionFieldConfig, *, rngs: nnx.Rngs):
         fields = config.fields
         super().__init__(fields, rngs=rngs)
         self.stem = Lift(_SCALARS, _VECTORS, fields[0], 3, 1, rngs=rngs)
-        self.head = Between(fields[0], 1 + _ROUND_SCALES + _QUADRANT_SCALES, 1, rngs=rngs)
+        self.head = Between(fields[0], 2 * _SCALES, 1, rngs=rngs)
         self.head.kernel[...] = 0.1 * self.head.kernel[...]
-        # Begin by believing what is given.
-        self.head.bias[...] = self.head.bias[...].at[0].set(2.0)
-        # How many times the noise a slope may be moved (logarithm), log of the restraint over the noise's variance,
-        # and the gain.
-        self.reach = nnx.Param(jnp.log(jnp.float32(3.0)))
-        self.restraint = nnx.Param(jnp.log(jnp.float32(20.0)))
+        self.head.bias[...] = self.head.bias[...] + 0.2
+        # Logarithms of `_ALIKE` and of the restraint over the noise's variance; the gain.
+        self.alike = nnx.Param(jnp.log(jnp.asarray(_ALIKE, jnp.float32)))
+        self.restraint = nnx.Param(jnp.log(jnp.float32(5.0)))
         self.gain = nnx.Param(jnp.float32(0.5))
 
     def __call__(self, scalars: Array, vectors: Array) -> Array:
-        logits = self.head(self.through(self.stem(scalars, vectors)))
-        *size, _ = logits.shape
-        fields = logits.reshape(*size, -1, ORIENTATIONS)
-        round_keys = jnp.mean(fields[..., : 1 + _ROUND_SCALES, :], axis=-1)
-        quadrants = fields[..., 1 + _ROUND_SCALES :, :] @ jnp.asarray(_TO_QUADRANTS, logits.dtype)
-        return nnx.softmax(jnp.concatenate([round_keys, quadrants.reshape(*size, -1)], axis=-1), axis=-1)
+        shares = self.head(self.through(self.stem(scalars, vectors)))
+        return jnp.mean(shares.reshape(*shares.shape[:-1], -1, ORIENTATIONS), axis=-1)
 
 
 def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: Map) -> Believed:
     """The slopes of a surface of which these are noisy ones, in their precision. Gradient: exact."""
-    network = filled(build(config), parameters, slope_x.dtype)
-    slopes = jnp.stack([slope_x, slope_y])
-    # Noise turns normals by an angle: the same everywhere in their components, but much in the slope of a wall.
-    leans = slopes * lax.rsqrt(1.0 + slopes[0] ** 2 + slopes[1] ** 2)[None]
+    network = config.filled(parameters, slope_x.dtype)
+    # Noise turns normals by an angle: the same everywhere, while in the slope of a wall it is much.
+    upright = lax.rsqrt(1.0 + slope_x**2 + slope_y**2)
+    normals = held(jnp.stack([slope_x * upright, slope_y * upright, upright]))
     noise = held(_noise(slope_x, slope_y))
-    keys = _keys(held(leans))
-    attention = network(*(clues[None] for clues in _clues(leans, keys, noise, config.multiple)))[0]
-    farthest = jnp.exp(network.reach[...]) * noise
-    moved, total = jnp.zeros_like(leans), _over_blocks(attention[..., 0], slope_x.shape)
-    for k, key in enumerate(keys):
-        off = key - leans
-        # A key that lies farther off than noise explains is of another facet: every pixel leaves it out by itself.
-        alike = farthest**2 / (farthest**2 + off[0] ** 2 + off[1] ** 2)
-        share = _over_blocks(attention[..., k + 1], slope_x.shape) * alike**2
-        moved, total = moved + share[None] * off, total + share
-    moved = moved / total[None]
-    believed = _slopes_of_moved(slopes, leans, moved)
+    offs, mean = [], normals
+    for scale, far in enumerate(jnp.exp(network.alike[...])):
+        mean = held(mean_within_facet(mean, held((far * noise) ** 2), 2**scale))
+        offs.append(mean - normals)
+    shares = network(*(clues[None] for clues in _clues(normals, offs, noise, config.multiple)))[0]
+    shares = jnp.stack([_over_blocks(shares[..., k], slope_x.shape) for k in range(2 * _SCALES)])
+    facets, relief = (
+        _slopes_of(normals, sum(share[None] * off for share, off in zip(part, offs, strict=True)))
+        for part in (shares[:_SCALES], shares[_SCALES:])
+    )
     restraint = 1e-6 + jnp.exp(network.restraint[...]) * jnp.mean(noise**2)
-    return Believed(believed[0], believed[1], restraint, network.gain[...])
+    return Believed(facets, relief, restraint, network.gain[...])
 
 
-def initial_parameters(config: VisionFieldConfig, key: Array) -> Any:
-    """Fresh parameters: a nested dictionary of arrays."""
-    return fresh_parameters(build(config), key)
-
-
-def parameter_shapes(config: VisionFieldConfig) -> Any:
-    """The shapes of `initial_parameters`, without computing them."""
-    return shapes_of_parameters(build(config))
-
-
-def build(config: VisionFieldConfig) -> Callable[[nnx.Rngs], VisionFieldNetwork]:
-    """How to make the network."""
-    return lambda rngs: VisionFieldNetwork(config, rngs=rngs)
-
-
-def _quadrant_table() -> np.ndarray:
-    """`(orientation, quadrant)`: which quadrant (x negative or positive, y negative or positive) each orientation turns
-    the first to; two orientations share one."""
-    table = np.zeros((ORIENTATIONS, _QUADRANTS))
-    for element in range(ORIENTATIONS):
-        x, y = act_on_vector(element) @ np.array([-1.0, -1.0])
-        table[element, 2 * (x > 0) + (y > 0)] = 0.5
-    return table
-
-
-_TO_QUADRANTS = _quadrant_table()
-
-
-def _slopes_of_moved(slopes: Array, leans: Array, moved: Array) -> Array:
-    """Slopes of leans that were moved, exactly the given ones where they were not; no steeper than 87 deg if moved."""
-    least = jnp.minimum(_LEAST_UPRIGHT, 1.0 / (1.0 + slopes[0] ** 2 + slopes[1] ** 2))
-    found = leans + moved
-    upright = jnp.maximum(1.0 - found[0] ** 2 - found[1] ** 2, least)
-    was = 1.0 / (1.0 + slopes[0] ** 2 + slopes[1] ** 2)
-    return (slopes * lax.sqrt(was)[None] + moved) * lax.rsqrt(upright)[None]
+def _slopes_of(normals: Float[Array, "3 y x"], moved: Float[Array, "3 y x"]) -> Float[Array, "2 y x"]:
+    """Slopes of unit vectors along (dz/dx, dz/dy, 1) that were moved: exactly theirs where they were not, none steeper
+    than 87 deg that was less steep."""
+    upright = jnp.maximum(normals[2] + moved[2], jnp.minimum(normals[2], _LEAST_UPRIGHT))
+    return (normals[:2] + moved[:2]) / upright[None]
 
 
 def _noise(slope_x: Map, slope_y: Map) -> Map:
@@ -165,27 +132,13 @@ def _noise(slope_x: Map, slope_y: Map) -> Map:
     return jnp.sqrt(jnp.pad(curl / of_angle, 1, mode="edge") + _LEAST_NOISE**2)
 
 
-def _keys(leans: Float[Array, "2 y x"]) -> list[Float[Array, "2 y x"]]:
-    """What a lean may be replaced by: round smoothings, each twice as wide as the one before, then quadrants."""
-    rounds, quadrants = [leans], []
-    for scale in range(_ROUND_SCALES):
-        smooth = {step * 2**scale: weight for step, weight in zip(range(-2, 3), _SMOOTH, strict=True)}
-        if scale < _QUADRANT_SCALES:
-            sides = [{side * step * 2**scale: w for step, w in enumerate(_ONE_SIDED)} for side in (-1, 1)]
-            for along_x in (held(mean_along(rounds[-1], side, 2)) for side in sides):
-                quadrants += [held(mean_along(along_x, side, 1)) for side in sides]
-        rounds.append(held(mean_along(held(mean_along(rounds[-1], smooth, 2)), smooth, 1)))
-    return rounds[1:] + quadrants
-
-
-def _clues(leans, keys, noise: Map, multiple: int) -> tuple[Array, Array]:
+def _clues(normals, offs, noise: Map, multiple: int) -> tuple[Array, Array]:
     """Scalars `(y, x, s)` and vectors `(y, x, v, 2)` for the network, means of blocks, the sides brought to its
     multiple."""
-    offs = [key - leans for key in keys[:_ROUND_SCALES]]
-    offs = [off * lax.rsqrt(4.0 * noise**2 + off[0] ** 2 + off[1] ** 2)[None] for off in offs]
-    far = [off[0] ** 2 + off[1] ** 2 for off in offs[: _SCALARS - 1]]
-    scalars = [_of_blocks(m, multiple) for m in (0.3 * jnp.log(noise), *far)]
-    vectors = [[_of_blocks(m, multiple) for m in vector] for vector in (leans, *offs)]
+    offs = [off * lax.rsqrt(4.0 * noise**2 + sum(part**2 for part in off))[None] for off in offs]
+    far = [sum(part**2 for part in off) for off in offs[:_SHOWN]]
+    scalars = [_of_blocks(m, multiple) for m in (0.3 * jnp.log(noise), normals[2], *far)]
+    vectors = [[_of_blocks(m, multiple) for m in vector[:2]] for vector in (normals, *offs)]
     return jnp.stack(scalars, axis=-1), jnp.stack([jnp.stack(v, axis=-1) for v in vectors], axis=-2)
 
 

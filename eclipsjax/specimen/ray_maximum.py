@@ -15,15 +15,19 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from eclipsjax._types import InputError, Map, Scalar
+from eclipsjax._linear import first_order_only
+from eclipsjax._types import Map, Scalar
 from eclipsjax.specimen.ray_steps import GROUP, RaySteps
-from eclipsjax.specimen.ray_views import Strip, padded_view, strip_by_strip, tag, tag_of, with_transpose
+from eclipsjax.specimen.ray_views import Strip, padded_view, slope_with_transpose, strip_by_strip, tag, tag_of
 
 # Far below any relief in pixels, yet far from overflow when scaled and subtracted in float32.
 VOID = -1e30
 
 # The one thing that a checkpointed fold over azimuths keeps for the way back: horizons with their winning steps.
 KEPT = "eclipsjax horizon"
+_FIRST_ONLY = (
+    "SmoothHorizon has first derivatives only: use HardHorizon for second ones, or finite differences of gradients."
+)
 
 
 def over_steps(steps: RaySteps, start: Any, advance: Callable[[Any, RaySteps, Any], Any]) -> Any:
@@ -120,7 +124,7 @@ def _slope_of_winner(winner: Int[Array, "y x"], steps: RaySteps, d_height: Map, 
         own = won(steps.here[0], steps.count, Strip(0, cotangent.shape[0]))
         return strip_by_strip(pulled_to, cotangent.shape), own
 
-    return with_transpose(push, pull, d_height, d_slope)
+    return slope_with_transpose(push, pull, d_height, d_slope)
 
 
 @jax.custom_jvp
@@ -145,8 +149,7 @@ def _smooth_mean_slope_jvp(primals, tangents):
     steps = primals[3]
     d_height, d_slope, d_softness, _ = tangents
     result = smooth_mean_slope(*primals)
-    height_px, slope_along, softness = (_first_order_only(x) for x in primals[:3])
-    weigher = _first_order_only(result)
+    height_px, slope_along, softness, weigher = first_order_only((*primals[:3], result), _FIRST_ONLY)
     height_view = padded_view(height_px, steps.reach, VOID)
     result_view = padded_view(weigher, steps.reach, -VOID)
 
@@ -194,19 +197,7 @@ def _smooth_mean_slope_jvp(primals, tangents):
         return strip_by_strip(pulled_to, cotangent.shape), own * cotangent
 
     mean = strip_by_strip(mean_in, height_px.shape)
-    return result, with_transpose(push, pull, d_height, d_slope) + (weigher - mean) / softness * d_softness
-
-
-@jax.custom_jvp
-def _first_order_only(x: Array) -> Array:
-    return x
-
-
-@_first_order_only.defjvp
-def _first_order_only_jvp(primals, tangents):
-    raise InputError(
-        "SmoothHorizon has first derivatives only: use HardHorizon for second ones, or finite differences of gradients."
-    )
+    return result, slope_with_transpose(push, pull, d_height, d_slope) + (weigher - mean) / softness * d_softness
 
 
 def _mean_slope(view: Callable, height_px: Map, step: RaySteps, strip: Strip) -> Float[Array, "row x"]:

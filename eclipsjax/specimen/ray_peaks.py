@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from eclipsjax._types import Map, Scalar
 from eclipsjax.specimen.ray_maximum import KEPT, VOID, over_steps
 from eclipsjax.specimen.ray_steps import RaySteps
-from eclipsjax.specimen.ray_views import Strip, padded_view, tag, tag_of, with_transpose
+from eclipsjax.specimen.ray_views import Strip, padded_view, slope_with_transpose, tag, tag_of
 
 # Lines up to which each is looked at; stretches begin beyond. Stretches are half as long as they are far away.
 NEAR = 8
@@ -170,7 +170,7 @@ class _Record(NamedTuple):
 
 def _slope_of_record(code: Int[Array, "y x"], steps: PeakSteps, d_height: Map, d_slope: Map) -> Map:
     """The mean slope to where each maximum was found: linear in heights and own slopes, with its transpose."""
-    return with_transpose(
+    return slope_with_transpose(
         lambda height, slope: _pushed(_Record.of(code), steps, height, slope),
         lambda cotangent: _pulled(_Record.of(code), steps, cotangent),
         d_height,

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from eclipsjax._linear import with_transpose
 from eclipsjax._types import Map
 
 # Pixels of one strip of rows: what all steps of a ray read and write for a strip stays in a processor's cache. A map of
@@ -75,20 +76,11 @@ def tag_of(values: Array, largest: int) -> Array:
     return (lax.bitcast_convert_type(values, whole) & whole(mask)).astype(jnp.int32)
 
 
-def with_transpose(push: Callable, pull: Callable, d_height: Map, d_slope: Map) -> Map:
-    """The linear map `push(d_height, d_slope)` with `pull` as its transpose, in a form that also batches.
+def slope_with_transpose(push: Callable, pull: Callable, d_height: Map, d_slope: Map) -> Map:
+    """The linear map `push(d_height, d_slope)`, with `pull(cotangent)` of both as its transpose."""
 
-    JAX has no public way to say this, but the "solve" of a trivial linear system (as many outputs as inputs) is one.
-    """
+    def pushed(inputs):
+        slope = push(inputs[0], inputs[1])
+        return jnp.stack([slope, jnp.zeros_like(slope)])
 
-    def solve(_, inputs):
-        pushed = push(inputs[0], inputs[1])
-        return jnp.stack([pushed, jnp.zeros_like(pushed)])
-
-    def transpose_solve(_, outputs):
-        return jnp.stack(pull(outputs[0]))
-
-    # One array, not two: custom_linear_solve fails where JAX knows one of two tangents to be zero, as in second
-    # derivatives. (A barrier around the two hides that only up to JAX 0.10.)
-    inputs = jnp.stack([d_height, d_slope])
-    return lax.custom_linear_solve(lambda x: x, inputs, solve, transpose_solve=transpose_solve)[0]
+    return with_transpose(pushed, lambda outputs: jnp.stack(pull(outputs[0])), jnp.stack([d_height, d_slope]))[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import eclipsjax as ej
-from eclipsjax.nn.dsm_network import AZIMUTHS, SimulatorConfig, exposed, initial_parameters
+from eclipsjax.nn.dsm_network import AZIMUTHS, SimulatorConfig, exposed
 from eclipsjax.nn.equivariant import act_on_image, act_on_vector
 from eclipsjax.specimen.horizon import azimuth_centres
 
@@ -16,7 +16,7 @@ RIMS = jnp.asarray([0.17, 0.7])
 
 @pytest.fixture(scope="module")
 def dsm():
-    fresh = jax.jit(lambda key: initial_parameters(CONFIG, key))(jax.random.key(1))
+    fresh = jax.jit(CONFIG.initial_parameters)(jax.random.key(1))
     return ej.DeepSimulator.of(jax.tree.map(lambda p: 1.5 * p, fresh), CONFIG, {})
 
 

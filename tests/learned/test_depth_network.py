@@ -10,7 +10,7 @@ from eclipsjax.inverse.belief import OFFERS, Clues, believe
 from eclipsjax.inverse.integrators.links import loop_sums
 from eclipsjax.inverse.integrators.wiener import Wiener
 from eclipsjax.inverse.pinn import DepthNet
-from eclipsjax.nn.depth import DepthConfig, initial_parameters
+from eclipsjax.nn.depth import DepthConfig
 from eclipsjax.nn.equivariant import act_on_image, act_on_vector
 
 CONFIG = DepthConfig(fields=(1, 2))
@@ -19,7 +19,7 @@ CONFIG = DepthConfig(fields=(1, 2))
 @pytest.fixture(scope="module")
 def parameters():
     """Random weights, larger than at the start of a training, so that the network does something."""
-    fresh = jax.jit(lambda key: initial_parameters(CONFIG, key))(jax.random.key(1))
+    fresh = jax.jit(CONFIG.initial_parameters)(jax.random.key(1))
     return jax.tree.map(lambda p: 1.5 * p + jnp.float32(0.05), fresh)
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -95,7 +94,7 @@ def test_folders_of_maps(tmp_path):
 
 
 @pytest.mark.slow
-def test_two_devices_learn_what_one_does_and_a_kill_costs_nothing(tmp_path):
+def test_two_devices_learn_what_one_does_and_a_kill_costs_nothing(tmp_path, child_environment):
     """A process with two devices, killed after its second checkpoint, then one device to the end."""
     code = textwrap.dedent(f"""
         import os, signal, sys
@@ -112,7 +111,7 @@ def test_two_devices_learn_what_one_does_and_a_kill_costs_nothing(tmp_path):
         found = d.distil(Path(sys.argv[1]), pupil, recipe, every=2, after_step=stop)
     """)
     root = str(ej.__path__[0]).rpartition("/")[0]
-    env = os.environ | {"PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = child_environment | {"PYTHONPATH": root, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     run = [sys.executable, "-c", code, str(tmp_path / "killed")]
     assert subprocess.run([*run, "kill"], env=env).returncode == -9
     subprocess.run([*run, "on"], env=env | {"XLA_FLAGS": ""}, check=True)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def test_ends_after_the_step_that_is_told_to(tmp_path):
 
 
 @pytest.mark.slow
-def test_survives_a_kill(tmp_path):
+def test_survives_a_kill(tmp_path, child_environment):
     code = textwrap.dedent(f"""
         import os, signal
         from pathlib import Path
@@ -90,7 +89,7 @@ def test_survives_a_kill(tmp_path):
                 os.kill(os.getpid(), signal.SIGKILL)
         training.train_depth(Path({str(tmp_path)!r}), {RECIPE!r}, {CONFIG!r}, every=2, report=report)
     """)
-    killed = subprocess.run([sys.executable, "-c", code], env=os.environ, capture_output=True)
+    killed = subprocess.run([sys.executable, "-c", code], env=child_environment, capture_output=True)
     assert killed.returncode == -signal.SIGKILL
     train_depth(tmp_path, RECIPE, CONFIG, every=2)
     steps = [row[0] for row in logged(tmp_path)]

@@ -11,7 +11,7 @@ import eclipsjax as ej
 from eclipsjax.learn.slope_errors import SlopeErrors
 from eclipsjax.nn.equivariant import act_on_image, act_on_vector
 from eclipsjax.nn.neighbours import held, mean_along
-from eclipsjax.nn.vision_field_network import VisionFieldConfig, believe, initial_parameters
+from eclipsjax.nn.vision_field_network import VisionFieldConfig, believe
 
 CONFIG = VisionFieldConfig(fields=(1, 1), octaves=1, azimuths=8)
 
@@ -19,7 +19,7 @@ CONFIG = VisionFieldConfig(fields=(1, 1), octaves=1, azimuths=8)
 @pytest.fixture(scope="module")
 def vft():
     """Random weights, larger than at the start of a training."""
-    fresh = jax.jit(lambda key: initial_parameters(CONFIG, key))(jax.random.key(1))
+    fresh = jax.jit(CONFIG.initial_parameters)(jax.random.key(1))
     return ej.VisionFieldTransformer.of(jax.tree.map(lambda p: 1.2 * p, fresh), CONFIG, {"what": "a test"})
 
 
@@ -47,7 +47,7 @@ def test_exact_normals_are_left_alone_and_noise_is_not(vft):
 def test_answers_turn_and_flip_with_the_normals(vft):
     slopes = -noisy(surface((16, 16)).normals())
     slopes = slopes[..., :2] / slopes[..., 2:] * -1.0
-    answer = jax.jit(lambda s: jnp.stack(believe(CONFIG, vft.parameters, s[..., 0], s[..., 1])[:2], axis=-1))
+    answer = jax.jit(lambda s: jnp.moveaxis(believe(CONFIG, vft.parameters, s[..., 0], s[..., 1]).facets, 0, -1))
     upright = answer(slopes)
     for element in range(1, 8):
         matrix = jnp.asarray(act_on_vector(element))
