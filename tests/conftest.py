@@ -27,6 +27,7 @@ _CHILDREN = {
 _hook = install_import_hook("eclipsjax", "beartype.beartype")
 _hook.__enter__()
 
+
 @pytest.fixture(scope="session")
 def child_environment():
     """Variables for a child process that trains as its parent does."""

@@ -28,7 +28,8 @@ _ALIKE = (5.0, 2.5, 1.5, 1.0)
 _SCALES = len(_ALIKE)
 # Pixels over which the curl is averaged, on either side.
 _NOISE_REACH = 4
-_LEAST_NOISE = 1e-5
+# Radians: normals with less noise are left as they are, which is more than float32 makes of exact ones.
+_LEAST_NOISE = 1e-4
 # n_z of the steepest normal that cleaning makes.
 _LEAST_UPRIGHT = 0.05
 # Pixels along a side that share their mixture.
@@ -101,7 +102,9 @@ def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: M
         mean = held(mean_within_facet(mean, held((far * noise) ** 2), 2**scale))
         offs.append(mean - normals)
     shares = network(*(clues[None] for clues in _clues(normals, offs, noise, config.multiple)))[0]
-    shares = jnp.stack([_over_blocks(shares[..., k], slope_x.shape) for k in range(2 * _SCALES)])
+    # On a plane neighbours are alike without any noise: the mean is the pixel's own normal, its derivative is not.
+    noisy = 1.0 - (_LEAST_NOISE / noise) ** 2
+    shares = jnp.stack([noisy * _over_blocks(shares[..., k], slope_x.shape) for k in range(2 * _SCALES)])
     facets, relief = (
         _slopes_of(normals, sum(share[None] * off for share, off in zip(part, offs, strict=True)))
         for part in (shares[:_SCALES], shares[_SCALES:])
