@@ -385,7 +385,11 @@ def main() -> None:
         return
     sizes = Sizes(asked.size or 64, 64, (64, 96), 2, 2) if asked.quick else Sizes(asked.size or 192)
     ask = {"accuracy": accuracy, "taps": taps, "gradient": gradient, "speed": speed}
-    answers = {question: ask[question](nets, sizes) for question in QUESTIONS if question in wanted}
+    answers = {}
+    for question in [q for q in QUESTIONS if q in wanted]:
+        started = time.perf_counter()
+        answers[question] = ask[question](nets, sizes)
+        print(f"{question}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
     page = markdown(answers, nets, sizes, asked.quick)
     print(page)
     if not (asked.quick or asked.vft or asked.dsm or len(answers) < len(QUESTIONS)):
