@@ -115,7 +115,7 @@ def test_two_devices_learn_what_one_does_and_a_kill_costs_nothing(tmp_path, chil
     run = [sys.executable, "-c", code, str(tmp_path / "killed")]
     assert subprocess.run([*run, "kill"], env=env).returncode == -9
     subprocess.run([*run, "on"], env=env | {"XLA_FLAGS": ""}, check=True)
-    subprocess.run([*run[:3], str(tmp_path / "alone"), "on"], env=env | {"XLA_FLAGS": ""}, check=True)
+    distil(tmp_path / "alone", PUPIL, RECIPE, every=2)
     logs = [np.array(logged(tmp_path / name)[1:], float) for name in ("killed", "alone")]
     assert logs[0][-1, 0] == 6
     np.testing.assert_allclose(logs[0][-1], logs[1][-1], rtol=5e-3)
