@@ -43,7 +43,7 @@ from _surrogates import (  # noqa: E402
     scenes,
     taller,
 )
-from forward import PIXEL_NM, Row, rough_map, seconds, surface  # noqa: E402
+from forward import Row, rough_map, seconds  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
 
@@ -55,6 +55,8 @@ PLAIN_RADII_PX, OCTAVES = (8, 16, 32, 48, 64), (0, 1, 2, 3)
 # A scene's hidden pixels are judged by themselves from this share on.
 ENOUGH_HIDDEN = 1e-3
 _STEPS, _MOST_HALVINGS = 10, 30
+# Of the timed maps, nm: the largest is narrow enough to see the detector from one place.
+_TIMED_PIXEL_NM = 5.0
 
 
 class Answer(NamedTuple):
@@ -283,7 +285,8 @@ def speed(nets: dict[str, Any], sizes: Sizes) -> Answer:
     limits = {"VFT": 1.0, "DSM": 1 / 3}
     rows, grown = [], {}
     for pixels in sizes.timed:
-        relief = surface(rough_map(pixels))
+        height = jnp.asarray(rough_map(pixels), jnp.float32)
+        relief = ej.Surface(_TIMED_PIXEL_NM * height, _TIMED_PIXEL_NM)
         for kind, calls in (("image", _images(relief, table, nets)), ("gradient", _gradients(relief, table, nets))):
             told = interleaved(calls, sizes.rounds)
             exact = told["exact"]
@@ -315,7 +318,7 @@ def _gradients(relief: ej.Surface, table, nets: dict[str, Any]) -> dict[str, Cal
     normals = relief.normals()
 
     def of_heights(height, table):
-        return jnp.sum(ej.render(ej.Surface(height, PIXEL_NM), table, AZIMUTHS, RADIUS_PX) ** 2)
+        return jnp.sum(ej.render(ej.Surface(height, _TIMED_PIXEL_NM), table, AZIMUTHS, RADIUS_PX) ** 2)
 
     def of_normals(normals, table, net):
         return jnp.sum(net(normals, table) ** 2)
