@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
 from _machine import header, write_results  # noqa: E402
-from _surrogates import AZIMUTHS, Errors, Look, looked, network, noisy_normals, scenes  # noqa: E402
+from _surrogates import AZIMUTHS, Errors, Look, Method, looked, network, noisy_normals, scenes  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
 from eclipsjax.learn.distil import PRESETS, Pupil, Recipe, distil, figures  # noqa: E402
@@ -77,7 +77,7 @@ def trainings(base: Recipe, batches: int) -> list[str]:
     ]  # fmt: skip
     for name in ("vft", "dsm"):
         pupil, rows = PUPILS[name](), {}
-        start = jax.jit(lambda key, pupil=pupil: pupil.initial(pupil.config, key))(jax.random.key(base.seed))
+        start = jax.jit(pupil.config.initial_parameters)(jax.random.key(base.seed))
         rows["not trained at all"] = Trained(0.0, float("nan"), figures(pupil, base, start, batches))
         for label, recipe in recipes(base).items():
             print(f"training {name}: {label}", file=sys.stderr)
@@ -95,8 +95,8 @@ def trainings(base: Recipe, batches: int) -> list[str]:
     return lines
 
 
-def variants(vft: Any) -> dict[str, tuple[str, Any]]:
-    """The Vision Field Transformer with one thing changed, as what it changes and a method."""
+def variants(vft: Any) -> dict[str, Method]:
+    """The Vision Field Transformer with one thing changed, by what that is."""
     config = vft.config
 
     def changed(**values):
@@ -108,7 +108,7 @@ def variants(vft: Any) -> dict[str, tuple[str, Any]]:
     return found | {f"{k} azimuths": changed(azimuths=k) for k in (8, 16, 32, 48, 64, 96) if k != config.azimuths}
 
 
-def _not_learned(config: Any) -> Any:
+def _not_learned(config: Any) -> Method:
     """The same rays over the relief of the given normals, which are believed."""
     look = ej.PeakHorizon(config.octaves)
 
@@ -120,7 +120,7 @@ def _not_learned(config: Any) -> Any:
     return image
 
 
-def _coarse(dsm: Any) -> Any:
+def _coarse(dsm: Any) -> Method:
     """The deep simulator without its convolutions: the coarse look alone."""
     nothing = jax.tree.map(jnp.zeros_like, dsm.parameters["head"])
     return network(dataclasses.replace(dsm, parameters=dsm.parameters | {"head": nothing}))
@@ -145,7 +145,7 @@ def parts(size: int) -> list[str]:
     return [*lines, ""]
 
 
-def _cell(looks: dict[str, Look], method: Any, noise_deg: float) -> str:
+def _cell(looks: dict[str, Look], method: Method, noise_deg: float) -> str:
     errors = [
         Errors.of(look, look.image(method, noisy_normals(look.surface, noise_deg, seed)))
         for seed, look in enumerate(looks.values())
