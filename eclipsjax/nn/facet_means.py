@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._linear import first_order_only, with_transpose
 from eclipsjax._types import Map
+from eclipsjax.nn.neighbours import held, in_one_loop
 
 _AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0))
 # Nothing that a normal has, so that what lies beyond the border is like nothing.
@@ -46,32 +47,32 @@ def _mean_within_facet_jvp(stride, primals, tangents):
     return primals[0] + offset, changes[:-1]
 
 
-class _Pair(NamedTuple):
-    """A pixel and a neighbour that it asks: how far off that is, what it counts, and what that follows from: the
-    derivatives of the weight in the squared distance and in the squared reach."""
+class _Weight(NamedTuple):
+    """What a neighbour counts, and its derivatives in the squared distance and in the squared reach."""
 
-    off: Normals
-    weight: Map
+    value: Map
     by_distance: Map
     by_reach: Map
 
     @classmethod
-    def of(cls, asking: Normals, asked: Normals, far: Map, share: float) -> _Pair:
-        """Of normals, the squared reach of the one asked, and the neighbour's share where all are alike."""
-        off = asked - asking
-        apart = _dot(off, off)
+    def of(cls, apart: Map, far: Map, share: float) -> _Weight:
+        """Of the squared distance, the squared reach of the one asked, and the share where all are alike."""
         inverse = 1.0 / (far + apart)
         alike = far * inverse
-        weight = share * alike**2
-        return cls(off, weight, -2.0 * weight * inverse, 2.0 * share * alike * apart * inverse**2)
+        value = share * alike**2
+        return cls(value, -2.0 * value * inverse, 2.0 * share * alike * apart * inverse**2)
 
 
-def _neighbours(stride: int, normals: Normals, far: Map, *others: Array):
-    """For every neighbour: its share, and normals, squared reaches and other maps as seen from there."""
-    rows, columns = far.shape
+def _around(stride: int, normals: Normals, far: Map, *others: Array) -> list[Array]:
+    """Normals, squared reaches and other maps with a border."""
     width = [(stride, stride)] * 2
     around = [jnp.pad(normals, [(0, 0), *width], constant_values=_NOWHERE), jnp.pad(far, width)]
-    around += [jnp.pad(m, [(0, 0)] * (m.ndim - 2) + width) for m in others]
+    return [held(m) for m in around + [jnp.pad(m, [(0, 0)] * (m.ndim - 2) + width) for m in others]]
+
+
+def _neighbours(stride: int, around: list[Array]):
+    """For every neighbour: its share, and maps with a border as seen from there."""
+    rows, columns = (n - 2 * stride for n in around[0].shape[-2:])
     for y, x in _AROUND:
         at = slice(stride * (1 + y), stride * (1 + y) + rows), slice(stride * (1 + x), stride * (1 + x) + columns)
         yield 0.5 ** (abs(y) + abs(x)), *(m[(..., *at)] for m in around)
@@ -79,11 +80,17 @@ def _neighbours(stride: int, normals: Normals, far: Map, *others: Array):
 
 def _mean_offset(normals: Normals, far: Map, stride: int) -> tuple[Normals, Map]:
     """How far the mean lies from a pixel's own lean, and the sum of weights."""
-    moved, weights = jnp.zeros_like(normals), jnp.ones_like(far)
-    for share, there, far_there in _neighbours(stride, normals, far):
-        pair = _Pair.of(normals, there, far_there, share)
-        moved, weights = moved + pair.weight[None] * pair.off, weights + pair.weight
-    return moved / weights[None], weights
+    around = _around(stride, normals, far)
+
+    def pairs():
+        for share, there, far_there in _neighbours(stride, around):
+            off = there - normals
+            yield off, _Weight.of(_dot(off, off), far_there, share).value
+
+    weights = in_one_loop(lambda: 1.0 + sum(weight for _, weight in pairs()), far)
+    return jnp.stack(
+        [in_one_loop(lambda k=k: sum(w * off[k] for off, w in pairs()) / weights, far) for k in range(len(normals))]
+    ), weights
 
 
 def _pushed(stride: int, at: tuple, changes: Float[Array, "m y x"]) -> Float[Array, "m y x"]:
@@ -91,34 +98,46 @@ def _pushed(stride: int, at: tuple, changes: Float[Array, "m y x"]) -> Float[Arr
     normals, far, offset, weights = at
     d_normals, d_far = changes[:-1], changes[-1]
     moved = jnp.zeros_like(normals)
-    for share, there, far_there, d_there, d_far_there in _neighbours(stride, normals, far, d_normals, d_far):
-        pair = _Pair.of(normals, there, far_there, share)
-        apart = d_there - d_normals
-        d_weight = 2.0 * pair.by_distance * _dot(pair.off, apart) + pair.by_reach * d_far_there
-        moved = moved + pair.weight[None] * apart + d_weight[None] * (pair.off - offset)
+    for share, there, far_there, d_there, d_far_there in _neighbours(
+        stride, _around(stride, normals, far, d_normals, d_far)
+    ):
+        off, d_off = there - normals, d_there - d_normals
+        weight = _Weight.of(_dot(off, off), far_there, share)
+        d_weight = 2.0 * weight.by_distance * _dot(off, d_off) + weight.by_reach * d_far_there
+        moved = moved + weight.value[None] * d_off + d_weight[None] * (off - offset)
     return jnp.concatenate([d_normals + moved / weights[None], jnp.zeros_like(far)[None]])
 
 
 def _pulled(stride: int, at: tuple, cotangent: Normals) -> Float[Array, "m y x"]:
     """The transpose of `_pushed`: what every pixel is to its neighbours' means, less what they are to its own."""
     normals, far, offset, weights = at
-    per_weight = cotangent / weights[None]
-    total, total_far = cotangent, jnp.zeros_like(far)
-    for share, there, far_there, per_weight_there, offset_there in _neighbours(
-        stride, normals, far, per_weight, offset
-    ):
-        asks = _Pair.of(normals, there, far_there, share)
-        is_asked = _Pair.of(there, normals, far, share)
-        told = _dot(per_weight_there, is_asked.off - offset_there)
-        total = total - _along(asks, per_weight, offset) + _along(is_asked, per_weight_there, offset_there)
-        total_far = total_far + is_asked.by_reach * told
-    return jnp.concatenate([total, total_far[None]])
+    per_weight = held(cotangent / weights[None])
+    at_mean = held(_dot(per_weight, normals + offset))
+    around = _around(stride, normals, far, per_weight, at_mean)
 
+    def pairs():
+        for share, there, far_there, per_weight_there, at_mean_there in _neighbours(stride, around):
+            off = there - normals
+            apart = _dot(off, off)
+            asked, asking = (_Weight.of(apart, reach, share) for reach in (far_there, far))
+            told = _dot(per_weight_there, normals) - at_mean_there
+            by_distance = asked.by_distance * (_dot(per_weight, there) - at_mean) + asking.by_distance * told
+            yield off, asked, asking, per_weight_there, told, by_distance
 
-def _along(pair: _Pair, per_weight: Normals, offset: Normals) -> Normals:
-    """What a cotangent asks of the way from a pixel to a neighbour."""
-    told = 2.0 * pair.by_distance * _dot(per_weight, pair.off - offset)
-    return pair.weight[None] * per_weight + told[None] * pair.off
+    def of_normals(k: int) -> Map:
+        total = cotangent[k]
+        for off, asked, asking, per_weight_there, _, by_distance in pairs():
+            total = (
+                total - asked.value * per_weight[k] + asking.value * per_weight_there[k] - 2.0 * by_distance * off[k]
+            )
+        return total
+
+    def of_reach() -> Map:
+        return sum(asking.by_reach * told for _, _, asking, _, told, _ in pairs())
+
+    return jnp.stack(
+        [*(in_one_loop(partial(of_normals, k), far) for k in range(len(normals))), in_one_loop(of_reach, far)]
+    )
 
 
 def _dot(one: Normals, other: Normals) -> Map:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -22,9 +24,16 @@ def mean_along(maps: Float[Array, "*n"], weights: dict[int, float], axis: int) -
 
 def held(values: Array) -> Array:
     """The same values, kept in memory: XLA on a CPU would work them out anew for each of their readers, and again for
-    each reader of those, and passes over optimisation barriers. No compiler knows which way a condition will go.
+    each reader of those, and passes over optimisation barriers.
     """
-    return lax.cond(values.reshape(-1)[0] == jnp.inf, jnp.zeros_like, lambda x: x, values)
+    return in_one_loop(lambda: values, values)
+
+
+def in_one_loop(work: Callable[[], Array], like: Array) -> Array:
+    """What `work` makes, of the shape of `like`, in a region of its own, where XLA on a CPU makes one loop of it: next
+    to others it would keep in memory all that they share. No compiler knows which way a condition will go.
+    """
+    return lax.cond(like.reshape(-1)[0] == jnp.inf, lambda: jnp.full_like(like, jnp.nan), work)
 
 
 def _summed(maps: Array, weights: dict[int, float], axis: int) -> Array:

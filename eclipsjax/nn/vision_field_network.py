@@ -47,7 +47,7 @@ class VisionFieldConfig(NetworkConfig):
 
     fields: tuple[int, ...] = (2, 3, 4)
     octaves: int = 3
-    azimuths: int = 24
+    azimuths: int = 32
 
     @property
     def multiple(self) -> int:
