@@ -76,4 +76,4 @@ def facets_and_peaks(
     believed = believe(config, parameters, slope_x, slope_y)
     height_px = relief_of_slopes(*believed.relief, believed.restraint)
     facets = Facets(height_px * pixel_nm, pixel_nm, *believed.facets)
-    return facets, PeakHorizon(config.octaves, believed.gain)
+    return facets, PeakHorizon(config.octaves)

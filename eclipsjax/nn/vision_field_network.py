@@ -61,12 +61,11 @@ class VisionFieldConfig(NetworkConfig):
 
 class Believed(NamedTuple):
     """Cleaned slopes of the facets and of the relief, both `(2, y, x)`, x and y; the restraint of the relief's shortest
-    waves and the gain of its peaks, scalars."""
+    waves, a scalar."""
 
     facets: Float[Array, "2 y x"]
     relief: Float[Array, "2 y x"]
     restraint: Float[Array, ""]
-    gain: Float[Array, ""]
 
 
 class VisionFieldNetwork(FieldUNet):
@@ -80,10 +79,9 @@ class VisionFieldNetwork(FieldUNet):
         self.head = Between(fields[0], 2 * _SCALES, 1, rngs=rngs)
         self.head.kernel[...] = 0.1 * self.head.kernel[...]
         self.head.bias[...] = self.head.bias[...] + 0.2
-        # Logarithms of `_ALIKE` and of the restraint over the noise's variance; the gain.
+        # Logarithms of `_ALIKE` and of the restraint over the noise's variance.
         self.alike = nnx.Param(jnp.log(jnp.asarray(_ALIKE, jnp.float32)))
         self.restraint = nnx.Param(jnp.log(jnp.float32(5.0)))
-        self.gain = nnx.Param(jnp.float32(0.5))
 
     def __call__(self, scalars: Array, vectors: Array) -> Array:
         shares = self.head(self.through(self.stem(scalars, vectors)))
@@ -110,7 +108,7 @@ def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: M
         for part in (shares[:_SCALES], shares[_SCALES:])
     )
     restraint = 1e-6 + jnp.exp(network.restraint[...]) * jnp.mean(noise**2)
-    return Believed(facets, relief, restraint, network.gain[...])
+    return Believed(facets, relief, restraint)
 
 
 def _slopes_of(normals: Float[Array, "3 y x"], moved: Float[Array, "3 y x"]) -> Float[Array, "2 y x"]:
