@@ -49,7 +49,7 @@ def recipes(base: Recipe) -> dict[str, Recipe]:
     """The trainings: as shipped, and with one thing changed."""
     changed = dataclasses.replace
     return {
-        "as shipped: Muon .02, hard examples": base,
+        "by the recipe: Muon .02, hard examples": base,
         "AdamW at .003": changed(base, muon=False, adam_rate=3e-3),
         "AdamW at .01": changed(base, muon=False, adam_rate=1e-2),
         "no hard examples": changed(base, hard_every=0),
@@ -61,7 +61,7 @@ def trained(pupil: Pupil, recipe: Recipe, batches: int) -> Trained:
     with tempfile.TemporaryDirectory() as folder:
         started, last = time.perf_counter(), {}
         parameters = distil(
-            Path(folder), pupil, recipe, every=max(recipe.steps // 3, 1), report=lambda _, loss: last.update(loss)
+            Path(folder), pupil, recipe, every=-(-recipe.steps // 3), report=lambda _, loss: last.update(loss)
         )
         took = time.perf_counter() - started
     return Trained(took, last["loss"], figures(pupil, recipe, parameters, batches))

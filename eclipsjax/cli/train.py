@@ -63,9 +63,10 @@ def depth(output: Path, steps: int, seed: int, save_every: int, progress: bool |
     def learn(report: Callable, after_step: Callable) -> Any:
         return train_depth(output, recipe, config, save_every, report, after_step=after_step)
 
-    parameters = _with_progress(learn, steps, progress, told)
-    found = DepthNet.of(parameters, config, card(recipe, config, parameters, output, __version__))
-    _save(found, output / "depth.npz")
+    def trained(parameters: Any) -> Any:
+        return DepthNet.of(parameters, config, card(recipe, config, parameters, output, __version__))
+
+    _save(_with_progress(learn, trained, steps, progress, told), output / "depth.npz")
 
 
 def _simulator(name: str, weights_for: str, about: str) -> click.Command:
@@ -107,9 +108,11 @@ def _simulator(name: str, weights_for: str, about: str) -> click.Command:
         def learn(report: Callable, after_step: Callable) -> Any:
             return distil(output, pupil, recipe, maps, save_every, report, after_step=after_step)
 
-        parameters = _with_progress(learn, recipe.steps, progress, told)
-        about_it = card(pupil, recipe, preset, parameters, output, eclipsjax.__version__, len(maps))
-        _save(getattr(eclipsjax, weights_for).of(parameters, pupil.config, about_it), output / f"{name}.npz")
+        def trained(parameters: Any) -> Any:
+            about_it = card(pupil, recipe, preset, parameters, output, eclipsjax.__version__, len(maps))
+            return getattr(eclipsjax, weights_for).of(parameters, pupil.config, about_it)
+
+        _save(_with_progress(learn, trained, recipe.steps, progress, told), output / f"{name}.npz")
 
     command.__doc__ = f"""{about}
 
@@ -124,9 +127,14 @@ dsm = _simulator("dsm", "DeepSimulator", "Train the deep simulator on random rel
 
 
 def _with_progress(
-    learn: Callable[[Callable, Callable], Any], steps: int, progress: bool | None, told: Callable[[dict], str]
+    learn: Callable[[Callable, Callable], Any],
+    trained: Callable[[Any], Any],
+    steps: int,
+    progress: bool | None,
+    told: Callable[[dict], str],
 ) -> Any:
-    """What `learn(report, after_step)` returns, a bar running along; Ctrl-C ends it with a word on how to go on."""
+    """What `trained` makes of what `learn(report, after_step)` returns, a bar running along; Ctrl-C ends it with a
+    word on how to go on."""
     import sys
 
     from tqdm import tqdm
@@ -145,7 +153,9 @@ def _with_progress(
             stop_if_interrupted()
 
         try:
-            return learn(report, after_step)
+            parameters = learn(report, after_step)
+            bar.set_description_str("measuring what it reached")
+            return trained(parameters)
         except KeyboardInterrupt:
             where = f"after step {saved}" if saved else "before its first checkpoint of this run"
             click.echo(f"eclipsjax: stopped {where}: the same command goes on from the last checkpoint.", err=True)
@@ -153,5 +163,5 @@ def _with_progress(
 
 
 def _save(network: Any, file: Path) -> None:
-    network.save(file)
+    network.save(file, force=True)
     click.echo(f"wrote {file}")

@@ -26,12 +26,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from eclipsjax._types import InputError, as_real, at_pixels, concrete, shown
+from eclipsjax._whole_file import whole_file
 from eclipsjax.io.gwyddion import write_gwyddion
 from eclipsjax.io.heights import write_npz
 from eclipsjax.io.mesh_files import write_glb, write_ply, write_stl
 from eclipsjax.io.netcdf import write_netcdf
 from eclipsjax.io.tiff import write_tiff
-from eclipsjax.io.whole_file import whole_file
 from eclipsjax.specimen.surface import Surface, check_height, check_pixel_size
 
 

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from eclipsjax._types import InputError, concrete
+from eclipsjax._whole_file import whole_file
 from eclipsjax.io.text_matrix import read_text_matrix
 from eclipsjax.io.tiff import read_tiff, write_tiff
-from eclipsjax.io.whole_file import whole_file
 from eclipsjax.specimen.surface import Surface
 
 SQUARE_TOLERANCE = 1e-3

@@ -7,6 +7,7 @@ and hard lessons are kept as seeds. One program runs on any number of devices: e
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -47,7 +48,7 @@ class Recipe:
     rest, by AdamW, each at its rate; normals carry up to `noise_deg`, a share `exact` of them none; every
     `hard_every`th step (0: none) repeats one of the `hard_slots` hardest lessons."""
 
-    steps: int = 1500
+    steps: int = 2000
     size: int = 96
     batch: int = 4
     muon: bool = True
@@ -126,9 +127,17 @@ def distil(
         hard = hard.met(jnp.uint32(seed), terms[0])
         return {**learnt, "hard": hard._asdict()}, terms
 
-    described = {"pupil": pupil.name, "recipe": asdict(recipe), "config": pupil.config.as_json(), "maps": len(maps)}
+    described = {"pupil": pupil.name, "recipe": asdict(recipe), "config": pupil.config.as_json(), "maps": _named(maps)}
     rest = report, stop_after, after_step
     return train(folder, described, TERMS, state, take_step, recipe.steps, every, *rest)["averaged"]
+
+
+def _named(maps: Sequence[np.ndarray]) -> str:
+    """How many measured maps and which, in a few letters, for a training's recipe."""
+    digest = hashlib.sha256()
+    for heights in maps:
+        digest.update(f"{heights.shape}".encode() + np.ascontiguousarray(heights, np.float64).tobytes())
+    return f"{len(maps)}, {digest.hexdigest()[:12]}" if len(maps) else "none"
 
 
 def lesson_of(pupil: Pupil, recipe: Recipe, seed: int, maps: Sequence[np.ndarray] = ()) -> Lesson:

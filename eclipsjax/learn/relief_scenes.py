@@ -6,6 +6,7 @@ nothing for a data loader's workers to hide. Heights are in pixels.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -100,15 +101,19 @@ def maps_of_folder(folder: Path, size: int) -> list[np.ndarray]:
 
 
 def _map_of_file(file: Path, size: int) -> np.ndarray:
+    if not zipfile.is_zipfile(file):
+        raise InputError(f"{file} cannot be read as a height map (no .npz archive): repair it or take it away.")
     try:
         with np.load(file, allow_pickle=False) as stored:
-            height = np.asarray(stored["height_nm"], np.float64) / float(stored["pixel_size_nm"])
+            height, pixel = np.asarray(stored["height_nm"], np.float64), float(stored["pixel_size_nm"])
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise InputError(f"{file} cannot be read as a height map ({reason}): repair it or take it away.") from None
+    if not 0 < pixel < np.inf:
+        raise InputError(f"{file} has pixel_size_nm = {pixel:g}: give the nanometres per pixel, or take it away.")
     if height.ndim != 2 or min(height.shape) < size or not np.isfinite(height).all():
         raise InputError(
             f"{file} has a map of shape {height.shape}: give finite maps of at least {size} x {size} pixels, or take "
             "it away."
         )
-    return height - height.mean()
+    return (height - height.mean()) / pixel

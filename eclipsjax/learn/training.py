@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from eclipsjax._types import InputError
+from eclipsjax._whole_file import whole_file
 from eclipsjax.nn.checkpoint import checkpoints
 
 
@@ -40,15 +41,15 @@ def train(
         first = saved.latest or 0
         if first:
             state, _ = saved.restore(state)
-        sums = jnp.zeros(len(terms))
+        sums, summed = jnp.zeros(len(terms)), 0
         for step in range(first + 1, min(steps, stop_after or steps) + 1):
             state, losses = take_step(state, step)
-            sums = sums + losses
+            sums, summed = sums + losses, summed + 1
             if step % every == 0 or step == steps:
-                means = dict(zip(terms, (sums / (step % every or every)).tolist(), strict=True))
+                means = dict(zip(terms, (sums / summed).tolist(), strict=True))
                 saved.save(step, state, means)
                 _log(folder / "losses.csv", step, means)
-                sums = jnp.zeros(len(terms))
+                sums, summed = jnp.zeros(len(terms)), 0
                 if report is not None:
                     report(step, means)
             if after_step is not None:
@@ -58,16 +59,23 @@ def train(
 
 def last_losses(folder: Path) -> dict[str, float]:
     """The newest line of a training's losses."""
-    with open(folder / "losses.csv") as file:
-        return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
+    try:
+        with open(folder / "losses.csv") as file:
+            return {name: float(value) for name, value in list(csv.DictReader(file))[-1].items()}
+    except (OSError, IndexError, TypeError, ValueError):
+        raise InputError(f"{folder / 'losses.csv'} is gone or damaged: train again in a new folder.") from None
 
 
 def _same_recipe(file: Path, asked: dict) -> None:
     """Refuse to go on with another recipe than the folder was begun with, and say where they differ."""
     if not file.exists():
-        file.write_text(json.dumps(asked, indent=1))
+        with whole_file(file) as place:
+            place.write_text(json.dumps(asked, indent=1))
         return
-    begun = json.loads(file.read_text())
+    try:
+        begun = dict(json.loads(file.read_text()))
+    except (ValueError, TypeError):
+        raise InputError(f"{file} is damaged: give a new folder.") from None
     if begun != asked:
         was, wanted = _difference(begun, asked)
         raise InputError(

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from eclipsjax._types import InputError
+from eclipsjax._whole_file import whole_file
 
 FORMAT = 1
 
@@ -64,14 +65,15 @@ def checkpoints(folder: Path, keep: int = 2) -> Iterator[Checkpoints]:
         yield Checkpoints(manager)
 
 
-def save_weights(path: Path, kind: str, config: dict, parameters: Any, card: dict) -> None:
-    """Write released weights: `parameters` (nested dictionaries of arrays), what they are for, and their card."""
+def save_weights(path: Path, kind: str, config: dict, parameters: Any, card: dict, force: bool = False) -> None:
+    """Write released weights: `parameters` (nested dictionaries of arrays), what they are for, and their card.
+
+    An existing file is replaced only with `force`.
+    """
     arrays = {name: np.asarray(array) for name, array in _flat(parameters)}
     header = {"format": FORMAT, "kind": kind, "config": config, "card": card, "digest": _digest(arrays)}
-    temporary = path.with_suffix(".partial")
-    with open(temporary, "wb") as file:
+    with whole_file(path, force) as place, open(place, "wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
-    os.replace(temporary, path)
 
 
 def load_weights(path: Path, kind: str) -> tuple[dict, Any, dict]:
@@ -83,7 +85,7 @@ def load_weights(path: Path, kind: str) -> tuple[dict, Any, dict]:
         raise InputError(f"{path} is damaged or holds no weights (no .npz archive): get or train it again.")
     try:
         with np.load(stored, allow_pickle=False) as file:
-            header = json.loads(str(file["header"]))
+            header = dict(json.loads(str(file["header"])))
             arrays = {name: file[name] for name in file.files if name != "header"}
     except Exception as error:
         reason = " ".join(str(error).split()).rstrip(".")
@@ -95,8 +97,12 @@ def load_weights(path: Path, kind: str) -> tuple[dict, Any, dict]:
         )
     if header.get("kind") != kind:
         raise InputError(f"{path} has weights for {header.get('kind')}, not for {kind}.")
+    if not isinstance(header.get("config"), dict):
+        raise InputError(f"{path} is damaged (it does not say its network's shape): get or train it again.")
     if header.get("digest") != _digest(arrays):
         raise InputError(f"{path} is damaged (its checksum does not match): get or train it again.")
+    if not all(np.issubdtype(a.dtype, np.floating) and np.isfinite(a).all() for a in arrays.values()):
+        raise InputError(f"{path} has weights that are not finite real numbers: its training diverged, train it again.")
     return header["config"], _nested(arrays), header["card"]
 
 

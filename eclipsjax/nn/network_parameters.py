@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Array
 
+from eclipsjax._types import InputError, shown
+
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """The shape of a network: whole numbers and tuples of them, as its file holds them."""
+    """The shape of a network: whole numbers and tuples of them, as its file holds them, all of them with defaults.
+
+    Numbers of `octaves` may be 0, others are at least 1.
+    """
+
+    def __post_init__(self):
+        for field in fields(self):
+            value, least = getattr(self, field.name), int(field.name != "octaves")
+            numbers = value if isinstance(field.default, tuple) else (value,)
+            if not (isinstance(numbers, tuple) and numbers and all(type(n) is int and n >= least for n in numbers)):
+                several = "several numbers" if isinstance(field.default, tuple) else "one number"
+                raise InputError(f"{field.name} is {shown(value)}: give {several}, whole and at least {least}.")
 
     def as_json(self) -> dict:
         """The numbers as JSON holds them."""

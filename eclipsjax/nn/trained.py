@@ -39,8 +39,10 @@ class Trained(eqx.Module):
         numbers, arrays, card = load_weights(Path(path), cls.kind)
         try:
             config = cls.config_class().from_json(numbers)
-        except TypeError as error:
-            raise InputError(f"{path} has weights of another network ({error}): train it again.") from None
+        except (TypeError, AttributeError, InputError) as error:
+            raise InputError(
+                f"{path} has weights of another network ({str(error).rstrip('.')}): train it again."
+            ) from None
         if config.parameter_shapes() != jax.tree.map(jnp.shape, arrays):
             raise InputError(f"{path} has weights of other shapes than its network: get or train it again.")
         return cls.of(jax.tree.map(jnp.asarray, arrays), config, card)
@@ -50,11 +52,11 @@ class Trained(eqx.Module):
         """From trained parameters."""
         return cls(parameters, config, json.dumps(card, indent=1))
 
-    def save(self, path: Path | str) -> None:
-        """Write the weights with their card."""
+    def save(self, path: Path | str, force: bool = False) -> None:
+        """Write the weights with their card. An existing file is replaced only with `force`."""
         from eclipsjax.nn.checkpoint import save_weights
 
-        save_weights(Path(path), self.kind, self.config.as_json(), self.parameters, json.loads(self.card))
+        save_weights(Path(path), self.kind, self.config.as_json(), self.parameters, json.loads(self.card), force)
 
     @classmethod
     def shipped(cls) -> Any:

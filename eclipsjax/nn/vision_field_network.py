@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._types import Map
+from eclipsjax.nn.blocks import BLOCK, over_blocks, shown_maps, within_noise
 from eclipsjax.nn.equivariant import ORIENTATIONS, Between, Lift
 from eclipsjax.nn.facet_means import mean_within_facet
 from eclipsjax.nn.field_unet import FieldUNet
@@ -28,12 +29,10 @@ _ALIKE = (5.0, 2.5, 1.5, 1.0)
 _SCALES = len(_ALIKE)
 # Pixels over which the curl is averaged, on either side.
 _NOISE_REACH = 4
-# Radians: normals with less noise are left as they are, which is more than float32 makes of exact ones.
+# Radians: more than float32 makes of exact normals. With this noise half of the change is made, with less hardly any.
 _LEAST_NOISE = 1e-4
 # n_z of the steepest normal that cleaning makes.
 _LEAST_UPRIGHT = 0.05
-# Pixels along a side that share their mixture.
-_BLOCK = 4
 # What goes into the U-Net: vectors are the pixel's own lean and the ways to the means; numbers are the noise, the
 # steepness and how far the first of the means are off.
 _SHOWN = 2
@@ -52,7 +51,7 @@ class VisionFieldConfig(NetworkConfig):
     @property
     def multiple(self) -> int:
         """Image sides are brought to a multiple of this."""
-        return _BLOCK * 2 ** (len(self.fields) - 1)
+        return BLOCK * 2 ** (len(self.fields) - 1)
 
     def network(self, rngs: nnx.Rngs) -> VisionFieldNetwork:
         """A network of this shape."""
@@ -102,7 +101,7 @@ def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: M
     shares = network(*(clues[None] for clues in _clues(normals, offs, noise, config.multiple)))[0]
     # On a plane neighbours are alike without any noise: the mean is the pixel's own normal, its derivative is not.
     noisy = 1.0 - (_LEAST_NOISE / noise) ** 2
-    shares = jnp.stack([noisy * _over_blocks(shares[..., k], slope_x.shape) for k in range(2 * _SCALES)])
+    shares = jnp.stack([noisy * over_blocks(shares[..., k], slope_x.shape) for k in range(2 * _SCALES)])
     facets, relief = (
         _slopes_of(normals, sum(share[None] * off for share, off in zip(part, offs, strict=True)))
         for part in (shares[:_SCALES], shares[_SCALES:])
@@ -134,22 +133,7 @@ def _noise(slope_x: Map, slope_y: Map) -> Map:
 
 
 def _clues(normals, offs, noise: Map, multiple: int) -> tuple[Array, Array]:
-    """Scalars `(y, x, s)` and vectors `(y, x, v, 2)` for the network, means of blocks, the sides brought to its
-    multiple."""
-    offs = [off * lax.rsqrt(4.0 * noise**2 + sum(part**2 for part in off))[None] for off in offs]
+    """Scalars and vectors for the network, means of blocks."""
+    offs = [within_noise(off, noise) for off in offs]
     far = [sum(part**2 for part in off) for off in offs[:_SHOWN]]
-    scalars = [_of_blocks(m, multiple) for m in (0.3 * jnp.log(noise), normals[2], *far)]
-    vectors = [[_of_blocks(m, multiple) for m in vector[:2]] for vector in (normals, *offs)]
-    return jnp.stack(scalars, axis=-1), jnp.stack([jnp.stack(v, axis=-1) for v in vectors], axis=-2)
-
-
-def _of_blocks(values: Map, multiple: int) -> Array:
-    """Means of blocks of pixels, the border repeated until the sides are multiples."""
-    values = jnp.pad(values, [(0, -n % multiple) for n in values.shape], mode="edge")
-    rows, columns = (n // _BLOCK for n in values.shape)
-    return values.reshape(rows, _BLOCK, columns, _BLOCK).mean((1, 3))
-
-
-def _over_blocks(values: Array, shape: tuple[int, int]) -> Map:
-    """Every block's value for all of its pixels."""
-    return jnp.repeat(jnp.repeat(values, _BLOCK, axis=0), _BLOCK, axis=1)[: shape[0], : shape[1]]
+    return shown_maps([0.3 * jnp.log(noise), normals[2], *far], [normals, *offs], multiple)

@@ -35,6 +35,10 @@ def slopes_of_unit_normals(normals: Any) -> tuple[Map, Map]:
     Gradient: exact.
     """
     normals = as_real(normals, "normals")
+    if normals.size == 0:
+        raise InputError(f"normals has shape {normals.shape}: give (y, x, 3) with at least one pixel.")
+    if normals.dtype.itemsize < 4:
+        raise InputError(f"normals is {normals.dtype}: give float32 or float64, as less is noise of its own.")
     values = concrete(normals)
     if values is not None and values.ndim == 3 and values.shape[-1] == 3 and np.isfinite(values).all():
         wrong = np.abs(np.linalg.norm(values, axis=-1) - 1.0) > _UNIT_LENGTH

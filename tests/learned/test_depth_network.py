@@ -107,6 +107,10 @@ def test_weights_survive_a_round_trip_and_damage_is_refused(parameters, tmp_path
         ({"digest": "0"}, "checksum"),
         ({"config": CONFIG.as_json() | {"fields": [1, 3]}}, "other shapes"),
         ({"config": CONFIG.as_json() | {"layers": 3}}, "another network"),
+        ({"config": CONFIG.as_json() | {"fields": []}}, r"fields is \(\): give several numbers"),
+        ({"config": CONFIG.as_json() | {"fields": 3}}, "another network"),
+        ({"config": CONFIG.as_json() | {"fields": [1, -2]}}, "whole and at least 1"),
+        ({"config": [1, 2]}, "does not say its network's shape"),
     ],
 )
 def test_weights_from_elsewhere_are_refused(parameters, tmp_path, change, told):
@@ -120,3 +124,27 @@ def test_weights_from_elsewhere_are_refused(parameters, tmp_path, change, told):
     np.savez(file, header=np.array(json.dumps(header)), **arrays)
     with pytest.raises(InputError, match=told):
         DepthNet.load(file)
+    for other in ([1, 2], 5, None):
+        np.savez(file, header=np.array(json.dumps(other)), **arrays)
+        with pytest.raises(InputError, match="damaged or holds no weights"):
+            DepthNet.load(file)
+
+
+def test_weights_that_diverged_are_refused(parameters, tmp_path):
+    file = tmp_path / "depth.npz"
+    DepthNet.of(jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), parameters), CONFIG, {}).save(file)
+    with pytest.raises(InputError, match="not finite real numbers"):
+        DepthNet.load(file)
+
+
+def test_nothing_is_overwritten_unasked(parameters, tmp_path):
+    net = DepthNet.of(parameters, CONFIG, {})
+    net.save(tmp_path / "depth.npz")
+    with pytest.raises(InputError, match="already exists"):
+        net.save(tmp_path / "depth.npz")
+    net.save(tmp_path / "depth.npz", force=True)
+    with pytest.raises(InputError, match="no file that could be replaced"):
+        net.save(tmp_path, force=True)
+    with pytest.raises(InputError, match="cannot be written"):
+        net.save(tmp_path / "missing" / "depth.npz")
+    assert [file.name for file in tmp_path.iterdir()] == ["depth.npz"]

@@ -48,6 +48,8 @@ def test_goes_on_where_it_stopped_and_tells_of_itself(tmp_path):
     json.dumps(found)
     with pytest.raises(ej.InputError, match=r"another recipe \(steps 6, not steps 7\): give a new folder"):
         distil(tmp_path / "parts", PUPIL, Recipe(**(vars(RECIPE) | {"steps": 7})), every=2)
+    with pytest.raises(ej.InputError, match="another recipe"):
+        distil(tmp_path / "parts", PUPIL, RECIPE, maps=[np.ones((20, 20))], every=2)
 
 
 def test_lessons_follow_from_their_seed():
@@ -89,7 +91,11 @@ def test_folders_of_maps(tmp_path):
     with pytest.raises(ej.InputError, match="at least 25 x 25"):
         maps_of_folder(tmp_path, 25)
     (tmp_path / "b.npz").write_bytes(b"nothing")
-    with pytest.raises(ej.InputError, match=r"b\.npz cannot be read"):
+    with pytest.raises(ej.InputError, match=r"b\.npz cannot be read") as told:
+        maps_of_folder(tmp_path, 8)
+    assert "pickle" not in str(told.value)
+    np.savez(tmp_path / "b.npz", height_nm=height, pixel_size_nm=0.0)
+    with pytest.raises(ej.InputError, match="pixel_size_nm = 0: give"):
         maps_of_folder(tmp_path, 8)
 
 

@@ -114,6 +114,8 @@ HOLED[0, 1] = np.nan
         (TURNED, "not positive at 1 pixels, first at row 3, column 0"),
         (HOLED, "not finite at 1 pixels, first at row 0, column 1"),
         (NORMALS[..., :2], r"shape \(4, 5, 2\)"),
+        (NORMALS[:0], "at least one pixel"),
+        (jnp.asarray(NORMALS, jnp.bfloat16), "normals is bfloat16: give float32 or float64"),
     ],
 )
 def test_what_is_no_normal_is_refused(vft, table, normals, told):

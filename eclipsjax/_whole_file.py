@@ -23,6 +23,8 @@ def whole_file(path: str | os.PathLike, force: bool = False) -> Iterator[Path]:
         raise InputError(f"{path} already exists: choose another name or allow overwriting with force.")
     # Through a link to the file behind it. The ending stays: some writers read it.
     place = Path(os.path.realpath(path))
+    if place.exists() and not place.is_file():
+        raise InputError(f"{path} is no file that could be replaced (a folder or a device): give another name.")
     beside = place.with_name(f".eclipsjax-{uuid.uuid4().hex}{place.suffix}")
     try:
         # First of all, so that a folder that cannot be written to is noticed before any work and by Python itself.
