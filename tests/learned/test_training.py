@@ -29,8 +29,8 @@ def test_means_are_of_the_steps_since_the_last_line(tmp_path):
 def test_damaged_folders_are_told(tmp_path, text):
     run(tmp_path, 3)
     (tmp_path / "losses.csv").write_text("")
-    with pytest.raises(InputError, match="losses.csv is gone or damaged"):
+    with pytest.raises(InputError, match=r"losses\.csv is gone or damaged"):
         last_losses(tmp_path)
     (tmp_path / "recipe.json").write_text(text)
-    with pytest.raises(InputError, match="recipe.json is damaged"):
+    with pytest.raises(InputError, match=r"recipe\.json is damaged"):
         run(tmp_path, 3)
