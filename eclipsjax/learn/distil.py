@@ -11,7 +11,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Map, SignalStack
+from eclipsjax._types import Map, SignalStack
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.instrument.acceptance import AcceptanceTable, NoField, acceptance
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.learn.descent import check_batch, learnt, optimiser_of, start_of
 from eclipsjax.learn.hard_examples import HardExamples
 from eclipsjax.learn.relief_scenes import TAUGHT, crops, reliefs
 from eclipsjax.learn.slope_errors import SlopeErrors, estimated_slopes
@@ -108,24 +108,18 @@ def distil(
     `every`, `report`, `stop_after` and `after_step` are those of `train`.
     """
     recipe = recipe or Recipe()
-    devices = jax.device_count()
-    if recipe.batch % devices:
-        raise InputError(f"batch is {recipe.batch} but there are {devices} devices: give a multiple of {devices}.")
-    optimiser = _optimiser(recipe)
+    check_batch(recipe.batch)
+    optimiser, terms_of = optimiser_of(recipe), _losses_of(pupil)
     parameters = jax.jit(pupil.config.initial_parameters)(jax.random.key(recipe.seed))
-    state = {
-        "parameters": parameters,
-        "averaged": parameters,
-        "optimiser": optimiser.init(parameters),
-        "hard": HardExamples.none(recipe.hard_slots)._asdict(),
-    }
+    state = {**start_of(optimiser, parameters), "hard": HardExamples.none(recipe.hard_slots)._asdict()}
 
     def take_step(state, step):
         hard = HardExamples(**state["hard"])
         seed = hard.seed_of(step, 2 * step + 1, recipe.hard_every)
-        learnt, terms = _step(optimiser, pupil, recipe.averaging, state, lesson_of(pupil, recipe, seed, maps))
+        lesson = lesson_of(pupil, recipe, seed, maps)
+        further, terms = learnt(optimiser, recipe.averaging, terms_of, state, lesson)
         hard = hard.met(jnp.uint32(seed), terms[0])
-        return {**learnt, "hard": hard._asdict()}, terms
+        return {**further, "hard": hard._asdict()}, terms
 
     described = {"pupil": pupil.name, "recipe": asdict(recipe), "config": pupil.config.as_json(), "maps": _named(maps)}
     rest = report, stop_after, after_step
@@ -188,6 +182,12 @@ def cosine(cot: Array) -> Array:
     return cot / jnp.sqrt(1.0 + cot**2)
 
 
+@cache
+def _losses_of(pupil: Pupil) -> Callable[[Any, Lesson], Array]:
+    """The same object for the same pupil, so that no second training is compiled anew."""
+    return partial(losses, pupil)
+
+
 def losses(pupil: Pupil, parameters: Any, lesson: Lesson) -> Float[Array, "term"]:
     """The loss and its terms, as `TERMS` names them: rms of the signals over their mean, rms of the cosines."""
     signal, cos_horizon = pupil.answer(pupil.config, parameters, lesson)
@@ -197,49 +197,6 @@ def losses(pupil: Pupil, parameters: Any, lesson: Lesson) -> Float[Array, "term"
     up, true_up = (jnp.maximum(c, 0.0) for c in (cos_horizon, lesson.cos_horizon))
     cosines = jnp.sqrt(jnp.mean((up - true_up) ** 2) + 1e-12)
     return jnp.stack([off + _HORIZON_WEIGHT * cosines, off, cosines])
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def _step(optimiser, pupil, averaging, state, lesson):
-    def mean_loss(parameters, part):
-        terms = jnp.mean(jax.vmap(partial(losses, pupil, parameters))(part), axis=0)
-        return terms[0], terms
-
-    def slope_of_part(parameters, part):
-        (_, terms), slope = jax.value_and_grad(mean_loss, has_aux=True)(parameters, part)
-        return jax.tree.map(lambda leaf: jax.lax.pmean(leaf, "device"), (terms, slope))
-
-    mesh = Mesh(np.array(jax.devices()), ("device",))
-    whole, parts = PartitionSpec(), PartitionSpec("device")
-    # The physics starts its sums from constants, which the check would want to be told of in every loop.
-    shared = jax.shard_map(slope_of_part, mesh=mesh, in_specs=(whole, parts), out_specs=whole, check_vma=False)
-    terms, slope = shared(state["parameters"], lesson)
-    updates, memory = optimiser.update(slope, state["optimiser"], state["parameters"])
-    parameters = optax.apply_updates(state["parameters"], updates)
-    averaged = optax.incremental_update(parameters, state["averaged"], 1.0 - averaging)
-    return {"parameters": parameters, "averaged": averaged, "optimiser": memory}, terms
-
-
-def _optimiser(recipe: Recipe) -> optax.GradientTransformation:
-    warm = min(recipe.warm, recipe.steps // 2)
-    slow, quick = (
-        optax.warmup_cosine_decay_schedule(0.0, rate, warm, recipe.steps)
-        for rate in (recipe.adam_rate, recipe.muon_rate)
-    )
-    adam = optax.adamw(slow, b2=0.99, weight_decay=1e-4)
-    if not recipe.muon:
-        return optax.chain(optax.clip_by_global_norm(1.0), adam)
-
-    def kernels(parameters):
-        """Everything that ends in output channels is a matrix to Muon; numbers and vectors are left to Adam."""
-        from optax.contrib import MuonDimensionNumbers
-
-        return jax.tree.map(
-            lambda p: MuonDimensionNumbers(tuple(range(p.ndim - 1)), p.ndim - 1) if p.ndim > 1 else None, parameters
-        )
-
-    muon = optax.contrib.muon(quick, adam_learning_rate=slow, muon_weight_dimension_numbers=kernels)
-    return optax.chain(optax.clip_by_global_norm(1.0), muon)
 
 
 def figures(pupil: Pupil, recipe: Recipe, parameters: Any, batches: int = 16) -> dict[str, float]:
