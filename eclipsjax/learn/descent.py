@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,17 @@ from jaxtyping import Array
 from eclipsjax._types import InputError
 
 
-class Pace(Protocol):
-    """What an optimiser needs of a recipe: see `eclipsjax.learn.distil.Recipe`."""
+@dataclass(frozen=True)
+class Pace:
+    """How a training goes down: in so many `steps`, kernels by Muon or, like all the rest, by AdamW, each at its rate,
+    which rises over `warm` steps; parameters are averaged over about 1 / (1 - `averaging`) steps."""
 
-    steps: int
-    muon: bool
-    muon_rate: float
-    adam_rate: float
-    warm: int
+    steps: int = 2000
+    muon: bool = True
+    muon_rate: float = 2e-2
+    adam_rate: float = 3e-3
+    warm: int = 50
+    averaging: float = 0.99
 
 
 def optimiser_of(recipe: Pace) -> optax.GradientTransformation:

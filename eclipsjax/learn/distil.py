@@ -26,7 +26,7 @@ from eclipsjax._types import Map, SignalStack
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.instrument.acceptance import AcceptanceTable, NoField, acceptance
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.learn.descent import check_batch, learnt, optimiser_of, start_of
+from eclipsjax.learn.descent import Pace, check_batch, learnt, optimiser_of, start_of
 from eclipsjax.learn.hard_examples import HardExamples
 from eclipsjax.learn.relief_scenes import TAUGHT, crops, reliefs
 from eclipsjax.learn.slope_errors import SlopeErrors, estimated_slopes
@@ -43,19 +43,12 @@ _MEASURED_EVERY = 4
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a simulator is distilled. `size` pixels and `batch` reliefs a step; kernels learn by Muon or, like all the
-    rest, by AdamW, each at its rate; normals carry up to `noise_deg`, a share `exact` of them none; every
-    `hard_every`th step (0: none) repeats one of the `hard_slots` hardest lessons."""
+class Recipe(Pace):
+    """How a simulator is distilled. `size` pixels and `batch` reliefs a step; normals carry up to `noise_deg`, a share
+    `exact` of them none; every `hard_every`th step (0: none) repeats one of the `hard_slots` hardest lessons."""
 
-    steps: int = 2000
     size: int = 96
     batch: int = 4
-    muon: bool = True
-    muon_rate: float = 2e-2
-    adam_rate: float = 3e-3
-    warm: int = 50
-    averaging: float = 0.99
     noise_deg: float = 6.0
     exact: float = 0.2
     hard_every: int = 4

@@ -346,7 +346,7 @@ def test_links_permissions_and_folders(tmp_path):
     (tmp_path / "plain").touch()
     assert (tmp_path / "real" / "a.npz").stat().st_mode == (tmp_path / "plain").stat().st_mode
     (tmp_path / "folder.npz").mkdir()
-    with pytest.raises(InputError, match="cannot be written: Is a directory"):
+    with pytest.raises(InputError, match="no file that could be replaced"):
         export_height(HEIGHT, PIXEL, tmp_path / "folder.npz", force=True)
     with pytest.raises(InputError, match="cannot be written: No such file or directory"):
         export_height(HEIGHT, PIXEL, tmp_path / "none" / "a.npz")
