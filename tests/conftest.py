@@ -34,7 +34,7 @@ def child_environment():
     return os.environ | _CHILDREN
 
 
-_MOST_MAPPINGS, _OFTEN = 30_000, 20
+_MOST_MAPPINGS, _OFTEN = 20_000, 5
 _counted = itertools.count(1)
 
 
