@@ -34,6 +34,11 @@ def child_environment():
     return os.environ | _CHILDREN
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 _MOST_MAPPINGS, _OFTEN = 20_000, 5
 _counted = itertools.count(1)
 

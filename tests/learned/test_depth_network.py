@@ -14,6 +14,7 @@ from eclipsjax.nn.depth import DepthConfig
 from eclipsjax.nn.equivariant import act_on_image, act_on_vector
 
 CONFIG = DepthConfig(fields=(1, 2))
+CLUES_OF = jax.jit(Clues.of)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def test_answers_turn_and_flip_with_the_slopes(answer, shape):
 
 def test_the_network_does_something(answer):
     given = slopes((16, 16))
-    belief, clues = answer(given[..., 0], given[..., 1]), Clues.of(given[..., 0], given[..., 1])
+    belief, clues = answer(given[..., 0], given[..., 1]), CLUES_OF(given[..., 0], given[..., 1])
     assert float(jnp.std(belief.slopes - clues.smooth)) > 0.01
     assert float(jnp.std(belief.height_px - clues.height_px)) > 0.01
     assert belief.height_px.shape == belief.edge.shape == (16, 16)
@@ -58,14 +59,14 @@ def test_lone_spikes_are_taken_out_and_facets_are_not():
     truth[:, 10:12] = 0.8
     spiky = truth.copy()
     spiky[5, 4], spiky[14, 20] = 2.0, -1.5
-    clues = Clues.of(jnp.asarray(spiky), jnp.zeros((20, 24), jnp.float32))
+    clues = CLUES_OF(jnp.asarray(spiky), jnp.zeros((20, 24), jnp.float32))
     np.testing.assert_allclose(clues.offers[OFFERS.index("mended"), ..., 0], truth, atol=1e-6)
 
 
 def test_noise_is_read_from_the_curl():
     given = 0.02 * jax.random.normal(jax.random.key(0), (2, 200, 200))
     x = jnp.linspace(0, 6, 200, dtype=given.dtype)
-    clues = Clues.of(given[0] + jnp.sin(x)[None, :], given[1] + jnp.cos(x)[:, None])
+    clues = CLUES_OF(given[0] + jnp.sin(x)[None, :], given[1] + jnp.cos(x)[:, None])
     assert float(clues.noise) == pytest.approx(0.02, rel=0.08)
     height = Wiener().height_px(given[0], given[1], None, None)
     gradient = jnp.gradient(height)

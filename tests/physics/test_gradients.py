@@ -127,6 +127,7 @@ def test_render_in_the_law(height, table, law, numbers):
     assert_derivatives(f, tuple(jnp.asarray(n) for n in numbers), 1e-5)
 
 
+@pytest.mark.slow
 def test_render_across_a_wide_field(height):
     """Heights, pixel size and the field itself, where pixels see the detector from different places."""
 

@@ -14,6 +14,7 @@ import eclipsjax as ej
 from eclipsjax.specimen.from_slopes import cot_horizon_of_sums, relief_of_slopes
 
 AZIMUTHS = 16
+RELIEF_OF = jax.jit(relief_of_slopes)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +87,7 @@ def test_relief_comes_back_from_its_slopes(shape):
     y, x = (np.pi * (np.arange(n) + 0.5) / n for n in shape)
     height = np.cos(np.outer(y, np.arange(shape[0]))) @ modes @ np.cos(np.outer(np.arange(shape[1]), x))
     surface = ej.Surface(jnp.asarray(height), 1.0)
-    found = relief_of_slopes(*surface.slopes(), jnp.asarray(0.0))
+    found = RELIEF_OF(*surface.slopes(), jnp.asarray(0.0))
     # Alternating pixels have no central difference, and neither have their products with anything.
     again = ej.Surface(found, 1.0)
     for one, other in zip(again.slopes(), surface.slopes(), strict=True):
@@ -94,7 +95,7 @@ def test_relief_comes_back_from_its_slopes(shape):
 
 
 def test_relief_of_a_rough_surface_to_rounding(mesas):
-    found = relief_of_slopes(*mesas.slopes(), jnp.asarray(0.0))
+    found = RELIEF_OF(*mesas.slopes(), jnp.asarray(0.0))
     truth = mesas.height_nm - jnp.mean(mesas.height_nm)
     assert rms(found - truth) < 1e-3 * rms(truth)
 
@@ -105,12 +106,12 @@ def test_relief_derivative(mesas):
     push = tuple(jnp.asarray(np.random.default_rng(k).normal(size=(20, 17))) for k in (1, 2))
 
     def value(slope_x, slope_y, restraint):
-        return jnp.vdot(weight, relief_of_slopes(slope_x, slope_y, restraint))
+        return jnp.vdot(weight, RELIEF_OF(slope_x, slope_y, restraint))
 
     point, along = (*slopes, jnp.asarray(0.02)), (*push, jnp.asarray(0.3))
     step = 1e-5
     moved = [value(*(p + sign * step * a for p, a in zip(point, along, strict=True))) for sign in (1, -1)]
-    back = sum(jnp.vdot(g, a) for g, a in zip(jax.grad(value, (0, 1, 2))(*point), along, strict=True))
+    back = sum(jnp.vdot(g, a) for g, a in zip(jax.jit(jax.grad(value, (0, 1, 2)))(*point), along, strict=True))
     assert float(back) == pytest.approx(float(moved[0] - moved[1]) / (2 * step), rel=1e-6)
 
 
@@ -121,7 +122,7 @@ def test_sums_along_rays(mesas, table):
     np.testing.assert_allclose(cot[0], 0.3 * np.cos(np.pi / 4), atol=1e-12)
     every = ej.render(mesas, table, AZIMUTHS, horizon=ej.HardHorizon(64))
     sums = ej.GivenHorizon(cot_horizon_of_sums(*mesas.slopes(), AZIMUTHS, 64))
-    relief = ej.Surface(relief_of_slopes(*mesas.slopes(), jnp.asarray(1e-6)), 1.0)
+    relief = ej.Surface(RELIEF_OF(*mesas.slopes(), jnp.asarray(1e-6)), 1.0)
     of_sums = ej.render(ej.Facets.of(mesas), table, AZIMUTHS, horizon=sums)
     of_relief = ej.render(ej.Facets(relief.height_nm, 1.0, *mesas.slopes()), table, AZIMUTHS, horizon=ej.PeakHorizon())
     assert rms(of_relief - every) < 0.4 * rms(of_sums - every)

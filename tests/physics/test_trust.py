@@ -12,11 +12,12 @@ from eclipsjax.learn.slope_errors import SlopeErrors, estimated_slopes
 from eclipsjax.nn.equivariant import act_on_image, act_on_vector
 
 SHAPE = (128, 128)
+clues_of, share, excess = jax.jit(Clues.of), jax.jit(network_share), jax.jit(excess_fourth_moment)
 
 
 def clues(scene, white_deg):
     truth = (jnp.asarray(s) for s in (scene.truth.slope_x, scene.truth.slope_y))
-    return Clues.of(*estimated_slopes(*truth, SlopeErrors(white_deg=white_deg), jax.random.key(3)))
+    return clues_of(*estimated_slopes(*truth, SlopeErrors(white_deg=white_deg), jax.random.key(3)))
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +31,14 @@ def islands():
 
 
 def test_share_grows_with_noise_and_is_nothing_without(islands):
-    shares = [float(network_share(clues(islands, deg))) for deg in (0.0, 1.0, 3.0, 10.0)]
+    shares = [float(share(clues(islands, deg))) for deg in (0.0, 1.0, 3.0, 10.0)]
     assert shares == sorted(shares) and shares[0] < 0.01 and shares[2] > 0.8 and shares[3] > 0.95
 
 
 def test_gaussian_relief_is_left_to_the_wiener_filter(rough, islands):
-    assert abs(excess_fourth_moment(clues(rough, 1.0))) < 0.6 < 5 < excess_fourth_moment(clues(islands, 1.0))
-    assert float(network_share(clues(rough, 1.0))) < 0.15
-    assert float(network_share(clues(rough, 10.0))) > 0.7
+    assert abs(excess(clues(rough, 1.0))) < 0.6 < 5 < excess(clues(islands, 1.0))
+    assert float(share(clues(rough, 1.0))) < 0.15
+    assert float(share(clues(rough, 10.0))) > 0.7
 
 
 def test_excess_is_that_of_known_distributions():
@@ -54,7 +55,7 @@ def test_excess_is_that_of_known_distributions():
         inverse = jnp.linalg.inv(plain.T @ plain / plain.shape[0])
         drawn = float(jnp.mean(jnp.einsum("ij,jk,ik->i", plain, inverse, plain) ** 2)) - 8.0
         np.testing.assert_allclose(drawn, wanted, atol=0.8)
-        np.testing.assert_allclose(excess_fourth_moment(Clues.of(*given)), drawn, atol=1.0)
+        np.testing.assert_allclose(excess(clues_of(*given)), drawn, atol=1.0)
 
 
 def test_share_turns_and_flips_with_the_slopes(rough):
@@ -62,10 +63,10 @@ def test_share_turns_and_flips_with_the_slopes(rough):
     shares = []
     for element in range(8):
         turned = act_on_image(element, given) @ jnp.asarray(act_on_vector(element), given.dtype).T
-        shares.append(float(network_share(Clues.of(turned[..., 0], turned[..., 1]))))
+        shares.append(float(share(clues_of(turned[..., 0], turned[..., 1]))))
     np.testing.assert_allclose(shares, shares[0], rtol=1e-3)
 
 
 def test_slopes_along_one_line_only_have_a_share():
     wave = jnp.tile(jnp.sin(jnp.linspace(0.0, 20.0, 64)), (64, 1))
-    assert np.isfinite(float(network_share(Clues.of(wave, jnp.zeros((64, 64))))))
+    assert np.isfinite(float(share(clues_of(wave, jnp.zeros((64, 64))))))
