@@ -111,6 +111,7 @@ from eclipsjax.inverse.integrators.spectral import (
 )
 from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
 from eclipsjax.inverse.measurement import Measurement as Measurement, measure as measure
+from eclipsjax.inverse.method import Progress as Progress
 from eclipsjax.inverse.photometric import Slopes as Slopes, photometric_slopes as photometric_slopes
 from eclipsjax.inverse.pinn import DepthNet as DepthNet
 from eclipsjax.inverse.pipeline import (
@@ -120,7 +121,7 @@ from eclipsjax.inverse.pipeline import (
 )
 from eclipsjax.inverse.pretrained import load_pretrained as load_pretrained
 from eclipsjax.inverse.reconstruction import Outcome as Outcome, Reconstruction as Reconstruction
-from eclipsjax.inverse.refine import Progress as Progress, Refined as Refined
+from eclipsjax.inverse.refine import Refined as Refined
 from eclipsjax.inverse.smoothness import EdgePreserving as EdgePreserving
 from eclipsjax.io.export import (
     export_height as export_height,

@@ -14,9 +14,10 @@ from eclipsjax.imaging.sensitivity import stem
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.measurement import check_images, level_gains, typical_counts
+from eclipsjax.inverse.method import Progress
 from eclipsjax.inverse.pipeline import reconstruct
 from eclipsjax.inverse.reconstruction import Reconstruction
-from eclipsjax.inverse.refine import Progress, Refined
+from eclipsjax.inverse.refine import Refined
 from eclipsjax.inverse.uncertain import AZIMUTH, GAIN, PEDESTAL
 from eclipsjax.specimen.emission import EmissionLaw
 

@@ -16,12 +16,12 @@ from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.height_std import height_std
-from eclipsjax.inverse.integrate import integrate
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.measurement import Measurement, measure
-from eclipsjax.inverse.photometric import Slopes, photometric_slopes
+from eclipsjax.inverse.method import Method, Progress, Task
+from eclipsjax.inverse.photometric import Slopes
 from eclipsjax.inverse.reconstruction import Found, Outcome, Reconstruction
-from eclipsjax.inverse.refine import Progress, Refined, refine
+from eclipsjax.inverse.refine import Refined
 from eclipsjax.inverse.swapped import check_swapped
 from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.surface import check_pixel_size
@@ -30,7 +30,7 @@ from eclipsjax.specimen.surface import check_pixel_size
 _MUCH_CUT, _UNEXPLAINED = 0.05, 2.0
 
 
-class Photometric(eqx.Module):
+class Photometric(Method):
     """Closed form pixel by pixel, then integration: a second for a million pixels, right where nothing is hidden.
 
     - `integrator`: as `method` of `integrate`, least squares (`Poisson()`) unless given.
@@ -42,12 +42,17 @@ class Photometric(eqx.Module):
     integrator: Any = eqx.field(default_factory=Poisson)
     rounds: int | None = eqx.field(static=True, default=None)
 
+    def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
+        """In one go: nothing to report."""
+        slopes = task.closed_form(self.rounds)
+        return _closed_form(task.height_of(slopes, self.integrator), slopes, task.pixel_size_nm, self.integrator)
+
 
 def reconstruct(
     images: Any,
     pixel_size_nm: Any,
     scope: Microscope,
-    method: Photometric | Refined | None = None,
+    method: Method | None = None,
     camera: Camera | None = None,
     emission: EmissionLaw | None = None,
     grey_range: tuple[float | None, float | None] | None = None,
@@ -73,7 +78,7 @@ def reconstruct(
     Gradient: none.
     """
     method = Refined() if method is None else method
-    if not isinstance(method, (Photometric, Refined)):
+    if not isinstance(method, Method):
         raise InputError(f"method is {shown(method)}: give Refined() or Photometric(), an object.")
     pixel = as_real(pixel_size_nm, "pixel_size_nm")
     check_pixel_size(pixel)
@@ -83,21 +88,15 @@ def reconstruct(
     field_mm = wide_field_mm(measurement.level.shape[1:], pixel)
     table = acceptance(scope, field_mm=field_mm)
     check_swapped(measurement, table, emission, pixel)
-    slopes = photometric_slopes(measurement, table, emission, getattr(method, "rounds", None), pixel)
-    integrator = method.integrator if isinstance(method, Photometric) else Poisson()
-    height = integrate(slopes.slope_x, slopes.slope_y, pixel, integrator)
-    if isinstance(method, Photometric):
-        found = _closed_form(height, slopes, pixel, integrator)
-    else:
-        blur = None if camera is None else camera.blur
-        found = refine(measurement, height, slopes, pixel, scope, method, emission, blur, field_mm, report)
+    blur = None if camera is None else camera.blur
+    task = Task(measurement, table, scope, emission, blur, pixel, field_mm)
+    found = method.found(task, report)
     return Reconstruction(
-        **vars(found),
+        **{**vars(found), "warnings": _warnings(measurement, scope, found)},
         scope=scope if found.calibration is None else found.calibration.scope,
         pixel_size_nm=pixel,
         noise=measurement.std,
         method=method,
-        warnings=_warnings(measurement, scope, found.outcome, float(found.chi_square)),
     )
 
 
@@ -134,18 +133,21 @@ def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> 
         history=jnp.zeros((0, 2), height.dtype),
         calibration=None,
         outcome=Outcome.CLOSED_FORM,
+        warnings=(),
     )
 
 
-def _warnings(measurement: Measurement, scope: Microscope, outcome: Outcome, chi_square: float) -> tuple[str, ...]:
+def _warnings(measurement: Measurement, scope: Microscope, found: Found) -> tuple[str, ...]:
     """What a person should know before believing the heights, in sentences."""
-    said = [outcome.value] if outcome not in (Outcome.CONVERGED, Outcome.CLOSED_FORM) else []
+    said = [] if found.outcome.as_hoped else [found.outcome.value]
+    said += found.warnings
     cut = jnp.mean((measurement.below | measurement.above).astype(measurement.level.dtype), axis=(1, 2))
     for name, share in zip(scope.detector.segments.names, cut.tolist(), strict=True):
         if share > _MUCH_CUT:
             said.append(
                 f"{share:.0%} of the pixels of segment {name} were cut off by the grey range: they only bound heights."
             )
+    chi_square = float(found.chi_square)
     if chi_square > _UNEXPLAINED:
         said.append(
             f"the images differ from what the model says by {chi_square**0.5:.2g} times their noise: microscope, "

@@ -11,7 +11,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,13 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, whole_number
-from eclipsjax.imaging.blur import FWHM_PER_SIGMA, GaussianBlur
-from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.imaging.blur import FWHM_PER_SIGMA
 from eclipsjax.inverse.calibration import calibrated
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
 from eclipsjax.inverse.linear_acceptance import acceptance_near
-from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
+from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
 from eclipsjax.inverse.misfit import (
     DISCOUNT,
@@ -41,7 +40,6 @@ from eclipsjax.inverse.reconstruction import Found, Outcome
 from eclipsjax.inverse.smoothness import EdgePreserving, stiffness_of_modes
 from eclipsjax.inverse.tiles import Tiles
 from eclipsjax.inverse.uncertain import Instrument
-from eclipsjax.specimen.emission import EmissionLaw
 from eclipsjax.specimen.horizon import HardHorizon
 from eclipsjax.specimen.surface import Surface
 
@@ -55,8 +53,6 @@ _QUIET, _FEW, _MANY = 0.006, 32, 64
 _ENOUGH = 2e-4
 # Where no direction leads down, what promises less than so many small steps is taken for the bottom.
 _NEARLY = 30
-# Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
-_ALIKE = 1.0
 # Descents with residuals limited: another one follows where a number moved by more than this share of what it is known
 # within, as the acceptance is linear in the numbers about where a descent began.
 _RENEWALS, _MOVED = 3, 0.3
@@ -64,15 +60,7 @@ _MOST_PIXELS = 1024 * 1024
 _OCCLUDED = 0.02
 
 
-class Progress(NamedTuple):
-    """What a step of the refinement reports: number, chi-square per degree of freedom, seconds since the start."""
-
-    step: int
-    chi_square: float
-    seconds: float
-
-
-class Refined(eqx.Module):
+class Refined(Method):
     """Maximum of the posterior over heights, through the exact simulator: occlusion, blur and clipping included.
 
     - `iterations` (static): most steps. `azimuths` (static): as in `render`; 32, or 64 where the noise is so low that
@@ -114,51 +102,42 @@ class Refined(eqx.Module):
         if level is not None and not (0 < level < 90 or level == math.inf):
             raise InputError(f"level_deg is {level}: give degrees between 0 and 90 (inf: not known).")
 
+    def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
+        """From the heights of the closed form on.
 
-def refine(
-    measurement: Measurement,
-    start_nm: Map,
-    slopes: Slopes,
-    pixel_size_nm: Any,
-    scope: Microscope,
-    method: Refined,
-    emission: EmissionLaw | None = None,
-    blur: GaussianBlur | None = None,
-    field_mm: Any = None,
-    report: Callable[[Progress], None] | None = None,
-) -> Found:
-    """Heights from `start_nm` on, as `method` asks; `slopes` are the closed form's, for the brightness.
+        KeyboardInterrupt ends the search, not the program: the best heights so far come back, with standard deviations.
+        """
+        slopes = task.closed_form()
+        return self.found_from(task.height_of(slopes), task, slopes, report)
 
-    - `blur`, `emission`, `field_mm`: of the camera, of the specimen, and of the acceptance for wide images.
-    - `report`: called with a `Progress` after each step.
-
-    KeyboardInterrupt ends the search, not the program: the best heights so far come back, with standard deviations.
-    Gradient: none.
-    """
-    search = _Search(measurement, slopes, pixel_size_nm, scope, method, emission, blur, field_mm, report)
-    return search.run(start_nm)
+    def found_from(
+        self, start_nm: Map, task: Task, slopes: Slopes, report: Callable[[Progress], None] | None = None
+    ) -> Found:
+        """From heights `(y, x)`, nm, on; `slopes` are the closed form's, for the brightness."""
+        return _Search(task, slopes, self, report).run(start_nm)
 
 
 class _Search:
     """The descent with what it needs at every step: the problem, its tiles, the clock."""
 
-    def __init__(self, measurement, slopes, pixel_size_nm, scope, method, emission, blur, field_mm, report):
+    def __init__(self, task: Task, slopes: Slopes, method: Refined, report: Callable[[Progress], None] | None):
         self.method, self.report, self.began = method, report, time.monotonic()
+        measurement = task.measurement
         level = measurement.level
         dtype = level.dtype
         brightness = jnp.median(slopes.brightness)
-        instrument = Instrument.of(scope, dict(method.uncertain), field_mm, emission)
+        instrument = Instrument.of(task.scope, dict(method.uncertain), task.field_mm, task.emission)
         quiet = float(jnp.min(measurement.noise.additive_std) / jnp.mean(level)) < _QUIET
         azimuths = (_MANY if quiet else _FEW) if method.azimuths is None else method.azimuths
         flat = flat_response(instrument.nominal, instrument.model.emission)[:, 0, 0, 0].astype(dtype)
         self.problem = Problem(
             measurement=measurement,
-            pixel_size_nm=jnp.asarray(pixel_size_nm, dtype),
+            pixel_size_nm=task.pixel_size_nm.astype(dtype),
             instrument=instrument,
             acceptance=instrument.nominal,
             horizon=HardHorizon(radius_px=1),
-            blur=blur,
-            spread=_spread(slopes, measurement, method).astype(dtype),
+            blur=task.blur,
+            spread=(task.spread_of(slopes) if method.spread is None else method.spread).astype(dtype),
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
             precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
@@ -283,6 +262,7 @@ class _Search:
             calibration=calibration,
             history=jnp.asarray(np.asarray(self.history), residual.dtype),
             outcome=outcome,
+            warnings=(),
         )
 
     def _freedom(self, metric: Metric) -> float:
@@ -307,21 +287,3 @@ def _widest(table: Any) -> Scalar:
     """Largest polar angle at which any segment is seen."""
     seen = (table.share > 0)[..., None]
     return jnp.max(jnp.where(seen, table.theta, 0.0))
-
-
-def _spread(slopes: Slopes, measurement: Measurement, method: Refined) -> Scalar:
-    """As given, or what the closed form's brightness varies by beyond its own noise, robustly."""
-    if method.spread is not None:
-        return method.spread
-    relative = slopes.brightness / jnp.median(slopes.brightness) - 1.0
-    varies = jnp.median(jnp.abs(relative)) / MEDIAN_OF_NORMAL
-    noise = _brightness_noise(measurement)
-    beyond = jnp.maximum(varies**2 - noise**2, 0.0)
-    return jnp.where(beyond > (_ALIKE * noise) ** 2, jnp.sqrt(beyond), 0.0)
-
-
-def _brightness_noise(measurement: Measurement) -> Scalar:
-    """Relative standard deviation of one pixel's brightness, level and unhidden."""
-    mean = jnp.mean(measurement.level, axis=(1, 2))
-    counted = jnp.maximum(mean, 0.0) / measurement.noise.electrons
-    return 1.0 / jnp.sqrt(jnp.sum(mean**2 / (measurement.std**2 + counted)))
