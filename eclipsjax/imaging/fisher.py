@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, Scalar, SignalStack, as_real, concrete
+from eclipsjax._types import InputError, Map, Scalar, SignalStack, as_real, concrete
 from eclipsjax.imaging.bsesm import render
 from eclipsjax.imaging.camera import Camera, check_yield, primary_dose
 from eclipsjax.imaging.facets import Facets
@@ -28,6 +28,21 @@ from eclipsjax.specimen.surface import Surface
 
 SlopeMatrix = Float[Array, "y x 2 2"]
 Precision = Float[Array, "y x segment segment"]
+
+
+class Weigher(eqx.Module):
+    """The inverse covariance of every pixel's levels: a diagonal less one direction, never written out as matrices.
+
+    `own`: `(segment, y, x)` the diagonal; `along`: `(segment, y, x)` the direction, `scale`: `(y, x)` how much of it.
+    """
+
+    own: SignalStack
+    along: SignalStack
+    scale: Map
+
+    def __call__(self, values: SignalStack) -> SignalStack:
+        """P v of every pixel. Gradient: exact."""
+        return self.own * values - self.along * (self.scale * jnp.sum(self.along * values, axis=0))[None]
 
 
 class LevelNoise(eqx.Module):
@@ -70,9 +85,9 @@ class LevelNoise(eqx.Module):
         electrons = np.inf if camera.shot is None else primary_dose(scope.beam) * camera.shot.detective_efficiency
         return cls(std, electrons, common)
 
-    def precision(self, level: SignalStack) -> Precision:
-        """Inverse covariance of a pixel's levels, `(y, x, segment, segment)`. A segment without any noise (counting
-        noise alone, and nothing to count) says nothing and gets 0. Gradient: exact where the level is positive.
+    def weigher(self, level: SignalStack) -> Weigher:
+        """The inverse covariance of a pixel's levels, to multiply with. A segment without any noise (counting noise
+        alone, and nothing to count) says nothing and gets 0. Gradient: exact where the level is positive.
         """
         noise = jax.tree.map(lambda leaf: leaf.astype(level.dtype), self)
         std = jnp.broadcast_to(noise.additive_std, level.shape[:1])
@@ -80,11 +95,16 @@ class LevelNoise(eqx.Module):
         own = ((1.0 - noise.common) * std**2)[:, None, None] + counted
         inverse = jnp.where(own > 0, 1.0 / jnp.where(own > 0, own, 1.0), 0.0)
         # Sherman-Morrison, the common part being of rank one: no matrix is inverted per pixel.
-        weighted = inverse * std[:, None, None]
-        scale = noise.common / (1.0 + noise.common * jnp.sum(weighted * std[:, None, None], axis=0))
+        along = inverse * std[:, None, None]
+        scale = noise.common / (1.0 + noise.common * jnp.sum(along * std[:, None, None], axis=0))
+        return Weigher(inverse, along, scale)
+
+    def precision(self, level: SignalStack) -> Precision:
+        """The same as matrices, `(y, x, segment, segment)`. Gradient: exact where the level is positive."""
+        weigher = self.weigher(level)
         eye = jnp.eye(level.shape[0], dtype=level.dtype)
-        diagonal = jnp.einsum("kyx,kl->yxkl", inverse, eye)
-        return diagonal - jnp.einsum("kyx,lyx,yx->yxkl", weighted, weighted, scale)
+        diagonal = jnp.einsum("kyx,kl->yxkl", weigher.own, eye)
+        return diagonal - jnp.einsum("kyx,lyx,yx->yxkl", weigher.along, weigher.along, weigher.scale)
 
 
 @partial(jax.jit, static_argnames="known_yield")

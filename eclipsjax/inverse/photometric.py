@@ -14,11 +14,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from eclipsjax._types import InputError, Map, SignalStack, concrete
 from eclipsjax.imaging.facets import Facets
-from eclipsjax.imaging.fisher import SlopeMatrix, level_precision, slope_response
+from eclipsjax.imaging.fisher import SlopeMatrix, Weigher, level_precision, slope_response
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.specimen.emission import EmissionLaw, Lambertian
@@ -113,51 +113,60 @@ def _check_directions(table: AcceptanceTable, emission: EmissionLaw) -> None:
 def _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds) -> Slopes:
     level = measurement.level
     response = flat_response(table, emission, level.shape[1:], pixel_size_nm).astype(level.dtype)
-    response = jnp.broadcast_to(response, (*response.shape[:2], *level.shape[1:]))
-    precision = measurement.noise.precision(level)
-    u, information = _weighted_fit(response, precision, level)
-    slopes = _leaning(u)
+    weigher = measurement.noise.weigher(level)
+    reader, covariance = linear_reader(response, weigher)
+    slopes = leaning(read(reader, level))
+    slope_covariance = _covariance(slopes, covariance)
     for _ in range(rounds):
-        slopes, information = _gauss_newton(slopes, measurement, precision, table, emission, pixel_size_nm)
+        slopes, slope_covariance = _gauss_newton(slopes, measurement, weigher, table, emission, pixel_size_nm)
     slope_x, slope_y, brightness = slopes
     left = level - brightness[None] * _signal(slope_x, slope_y, table, emission, pixel_size_nm, rounds, response)
-    chi_square = jnp.einsum("kyx,yxkl,lyx->yx", left, precision, left)
+    chi_square = jnp.sum(left * weigher(left), axis=0)
     residual = left / measurement.std[:, None, None]
-    return Slopes(slope_x, slope_y, _covariance(slopes, information, rounds > 0), brightness, chi_square, residual)
+    return Slopes(slope_x, slope_y, slope_covariance, brightness, chi_square, residual)
 
 
-def _weighted_fit(response, precision, level) -> tuple[Float[Array, "y x 3"], Float[Array, "y x 3 3"]]:
-    """u of every pixel, and its information matrix."""
-    pulled = jnp.einsum("kayx,yxkl->yxal", response, precision)
-    information = jnp.einsum("yxak,kbyx->yxab", pulled, response)
-    right = jnp.einsum("yxak,kyx->yxa", pulled, level)
-    return _solve_3(information, right), information
+def linear_reader(
+    response: Float[Array, "segment 3 ..."], weigher: Weigher
+) -> tuple[Float[Array, "3 segment y x"], Float[Array, "3 3 y x"]]:
+    """What to multiply levels with for the u that explain them best by `response` . u, and the covariance of u.
+
+    `response`: `(segment, 3, y, x)`, or `(segment, 3, 1, 1)` for all pixels. Gradient: exact.
+    """
+    pulled = [weigher(jnp.broadcast_to(response[:, a], weigher.own.shape)) for a in range(3)]
+    information = [[jnp.sum(pulled[a] * response[:, b], axis=0) for b in range(3)] for a in range(3)]
+    covariance = _inverse_3(information)
+    reader = [sum(covariance[a][b][None] * pulled[b] for b in range(3)) for a in range(3)]
+    return jnp.stack(reader), jnp.stack([jnp.stack(row) for row in covariance])
 
 
-def _solve_3(matrix: Float[Array, "y x 3 3"], right: Float[Array, "y x 3"]) -> Float[Array, "y x 3"]:
-    """Solutions of symmetric 3 x 3 systems by cofactors: LAPACK's batches are slow, and need no pivoting here."""
-    return jnp.einsum("yxab,yxb->yxa", _inverse_3(matrix), right)
+def read(reader: Float[Array, "3 segment y x"], level: SignalStack) -> Float[Array, "3 y x"]:
+    """u of every pixel. Gradient: exact."""
+    return jnp.stack([jnp.sum(of_one * level, axis=0) for of_one in reader])
 
 
-def _inverse_3(matrix: Float[Array, "y x 3 3"]) -> Float[Array, "y x 3 3"]:
+def _inverse_3(matrix: list[list[Map]]) -> list[list[Map]]:
+    """Inverses of symmetric positive 3 x 3 matrices, by cofactors: LAPACK's batches are slow, and need no pivoting."""
     # Scaled to a unit diagonal, so that determinants neither under- nor overflow in single precision.
-    size = jnp.sqrt(jnp.maximum(jnp.einsum("yxaa->yxa", matrix), jnp.finfo(matrix.dtype).tiny))
-    m = matrix / (size[..., :, None] * size[..., None, :])
-    rows = [m[..., k, :] for k in range(3)]
-    cofactors = jnp.stack([jnp.cross(rows[(k + 1) % 3], rows[(k + 2) % 3]) for k in range(3)], axis=-2)
-    determinant = jnp.sum(rows[0] * cofactors[..., 0, :], axis=-1)
+    size = [jnp.sqrt(jnp.maximum(matrix[a][a], jnp.finfo(matrix[a][a].dtype).tiny)) for a in range(3)]
+    m = [[matrix[a][b] / (size[a] * size[b]) for b in range(3)] for a in range(3)]
+
+    def cofactor(a, b):
+        (i, j), (k, n) = ([(x + 1) % 3, (x + 2) % 3] for x in (a, b))
+        return m[i][k] * m[j][n] - m[i][n] * m[j][k]
+
+    cofactors = [[cofactor(a, b) for b in range(3)] for a in range(3)]
+    determinant = sum(m[0][b] * cofactors[0][b] for b in range(3))
     safe = jnp.where(determinant > 1e-6, determinant, 1e-6)
-    inverse = jnp.swapaxes(cofactors, -1, -2) / safe[..., None, None]
-    return inverse / (size[..., :, None] * size[..., None, :])
+    return [[cofactors[b][a] / (safe * size[a] * size[b]) for b in range(3)] for a in range(3)]
 
 
-def _leaning(u: Float[Array, "y x 3"]) -> tuple[Map, Map, Map]:
-    """Slopes and brightness of u; what noise makes steeper than any surface is cut to grazing."""
-    upward = u[..., 0]
-    length = jnp.sqrt(u[..., 1] ** 2 + u[..., 2] ** 2)
+def leaning(u: Float[Array, "3 y x"]) -> tuple[Map, Map, Map]:
+    """Slopes and brightness of u; what noise makes steeper than any surface is cut to grazing. Gradient: exact."""
+    length = jnp.sqrt(u[1] ** 2 + u[2] ** 2)
     least = jnp.maximum(length / _STEEPEST, jnp.finfo(u.dtype).tiny)
-    upward = jnp.maximum(upward, least)
-    slope_x, slope_y = u[..., 1] / upward, u[..., 2] / upward
+    upward = jnp.maximum(u[0], least)
+    slope_x, slope_y = u[1] / upward, u[2] / upward
     return slope_x, slope_y, upward * jnp.sqrt(1.0 + slope_x**2 + slope_y**2)
 
 
@@ -172,31 +181,34 @@ def _signal(slope_x, slope_y, table, emission, pixel_size_nm, rounds, response):
     return upward[None] * (response[:, 0] + response[:, 1] * slope_x[None] + response[:, 2] * slope_y[None])
 
 
-def _gauss_newton(slopes, measurement, precision, table, emission, pixel_size_nm):
-    """One round on slopes and brightness together, at most half as steep again as before."""
+def _gauss_newton(slopes, measurement, weigher, table, emission, pixel_size_nm):
+    """One round on slopes and brightness together, at most half as steep again as before; the slopes' covariance."""
     slope_x, slope_y, brightness = slopes
     signal, change = slope_response(_at(slope_x, slope_y, pixel_size_nm), table, _AZIMUTHS, emission, NoRelief())
     response = jnp.stack([signal, brightness[None] * change[0], brightness[None] * change[1]], axis=1)
-    step, _ = _weighted_fit(response, precision, measurement.level - brightness[None] * signal)
+    step = read(linear_reader(response, weigher)[0], measurement.level - brightness[None] * signal)
     limit = 0.5 + 0.5 * jnp.sqrt(slope_x**2 + slope_y**2)
-    size = jnp.sqrt(step[..., 1] ** 2 + step[..., 2] ** 2)
+    size = jnp.sqrt(step[1] ** 2 + step[2] ** 2)
     shorter = jnp.minimum(1.0, limit / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-    new = slope_x + shorter * step[..., 1], slope_y + shorter * step[..., 2], brightness + step[..., 0]
+    new = slope_x + shorter * step[1], slope_y + shorter * step[2], brightness + step[0]
     marginal = level_precision(measurement.noise, brightness[None] * signal)
     response = change * brightness[None, None]
-    information = jnp.einsum("ikyx,yxkl,jlyx->yxij", response, marginal, response)
-    return new, information
+    information = jnp.einsum("ikyx,yxkl,jlyx->ijyx", response, marginal, response)
+    xx, xy, yy = information[0, 0], information[0, 1], information[1, 1]
+    determinant = jnp.maximum(xx * yy - xy**2, jnp.finfo(xx.dtype).tiny)
+    return new, _matrix(yy / determinant, -xy / determinant, xx / determinant)
 
 
-def _covariance(slopes, information, of_slopes: bool) -> SlopeMatrix:
-    """Covariance of (slope_x, slope_y) from the information of the slopes, or from that of u."""
-    if of_slopes:
-        xx, xy, yy = information[..., 0, 0], information[..., 0, 1], information[..., 1, 1]
-        determinant = jnp.maximum(xx * yy - xy**2, jnp.finfo(xx.dtype).tiny)
-        return jnp.stack([jnp.stack([yy, -xy], -1), jnp.stack([-xy, xx], -1)], -2) / determinant[..., None, None]
+def _covariance(slopes, of_u: Float[Array, "3 3 y x"]) -> SlopeMatrix:
+    """Covariance of (slope_x, slope_y) from that of u."""
     slope_x, slope_y, brightness = slopes
     upward = brightness / jnp.sqrt(1.0 + slope_x**2 + slope_y**2)
-    one, none = jnp.ones_like(upward), jnp.zeros_like(upward)
-    to_slopes = jnp.stack([jnp.stack([-slope_x, one, none], -1), jnp.stack([-slope_y, none, one], -1)], -2)
-    to_slopes = to_slopes / upward[..., None, None]
-    return jnp.einsum("yxia,yxab,yxjb->yxij", to_slopes, _inverse_3(information), to_slopes)
+    xx, yy = (
+        of_u[k, k] - 2.0 * slope * of_u[0, k] + slope**2 * of_u[0, 0] for k, slope in ((1, slope_x), (2, slope_y))
+    )
+    xy = of_u[1, 2] - slope_x * of_u[0, 2] - slope_y * of_u[0, 1] + slope_x * slope_y * of_u[0, 0]
+    return _matrix(*(part / upward**2 for part in (xx, xy, yy)))
+
+
+def _matrix(xx: Map, xy: Map, yy: Map) -> SlopeMatrix:
+    return jnp.stack([jnp.stack([xx, xy], -1), jnp.stack([xy, yy], -1)], -2)

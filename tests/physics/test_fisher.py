@@ -18,6 +18,24 @@ from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.specimen.horizon import HardHorizon, NoRelief
 from eclipsjax.specimen.surface import Surface
 
+# --- noise of a pixel's levels ---
+
+
+def test_weights_are_the_inverse_covariance():
+    rng = np.random.default_rng(4)
+    level, values = (jnp.asarray(rng.uniform(0.1, 0.3, (4, 2, 3))) for _ in range(2))
+    std = np.array([0.01, 0.02, 0.03, 0.01])
+    noise = LevelNoise(jnp.asarray(std), 3e3, 0.2)
+    weighed = noise.weigher(level)(values)
+    for row, column in np.ndindex(2, 3):
+        at = np.asarray(level[:, row, column])
+        covariance = np.diag(0.8 * std**2 + at / 3e3) + 0.2 * np.outer(std, std)
+        np.testing.assert_allclose(
+            weighed[:, row, column], np.linalg.solve(covariance, values[:, row, column]), rtol=1e-10
+        )
+        np.testing.assert_allclose(noise.precision(level)[row, column], np.linalg.inv(covariance), rtol=1e-10)
+
+
 # --- Fisher information of slopes ---
 
 TABLE = acceptance(BASE)
