@@ -13,7 +13,6 @@ from eclipsjax.imaging.blur import GaussianBlur
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.integrate import integrate
-from eclipsjax.inverse.integrators.outlying import typical
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.photometric import Slopes, photometric_slopes
@@ -59,8 +58,8 @@ class Task(eqx.Module):
     def spread_of(self, slopes: Slopes) -> Scalar:
         """By what share brightness varies from pixel to pixel beyond the closed form's own noise, robustly: 0 where
         that noise explains it. Gradient: none."""
-        relative = slopes.brightness / typical(slopes.brightness) - 1.0
-        varies = typical(jnp.abs(relative)) / MEDIAN_OF_NORMAL
+        relative = slopes.brightness / jnp.median(slopes.brightness) - 1.0
+        varies = jnp.median(jnp.abs(relative)) / MEDIAN_OF_NORMAL
         noise = _brightness_noise(self.measurement)
         beyond = jnp.maximum(varies**2 - noise**2, 0.0)
         return jnp.where(beyond > (_ALIKE * noise) ** 2, jnp.sqrt(beyond), 0.0)

@@ -134,8 +134,8 @@ def linear_reader(
     `response`: `(segment, 3, y, x)`, or `(segment, 3, 1, 1)` for all pixels. Gradient: exact.
     """
     pulled = [weigher(jnp.broadcast_to(response[:, a], weigher.own.shape)) for a in range(3)]
-    information = [[jnp.sum(pulled[a] * response[:, b], axis=0) for b in range(3)] for a in range(3)]
-    covariance = _inverse_3(information)
+    upper = {(a, b): jnp.sum(pulled[a] * response[:, b], axis=0) for a in range(3) for b in range(a, 3)}
+    covariance = _inverse_3([[upper[min(a, b), max(a, b)] for b in range(3)] for a in range(3)])
     reader = [sum(covariance[a][b][None] * pulled[b] for b in range(3)) for a in range(3)]
     return jnp.stack(reader), jnp.stack([jnp.stack(row) for row in covariance])
 

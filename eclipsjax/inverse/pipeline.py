@@ -92,11 +92,12 @@ def reconstruct(
     task = Task(measurement, table, scope, emission, blur, pixel, field_mm)
     found = method.found(task, report)
     return Reconstruction(
-        **{**vars(found), "warnings": _warnings(measurement, scope, found)},
+        **vars(found),
         scope=scope if found.calibration is None else found.calibration.scope,
         pixel_size_nm=pixel,
         noise=measurement.std,
         method=method,
+        warnings=_warnings(measurement, scope, found),
     )
 
 
@@ -133,14 +134,12 @@ def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> 
         history=jnp.zeros((0, 2), height.dtype),
         calibration=None,
         outcome=Outcome.CLOSED_FORM,
-        warnings=(),
     )
 
 
 def _warnings(measurement: Measurement, scope: Microscope, found: Found) -> tuple[str, ...]:
     """What a person should know before believing the heights, in sentences."""
     said = [] if found.outcome.as_hoped else [found.outcome.value]
-    said += found.warnings
     cut = jnp.mean((measurement.below | measurement.above).astype(measurement.level.dtype), axis=(1, 2))
     for name, share in zip(scope.detector.segments.names, cut.tolist(), strict=True):
         if share > _MUCH_CUT:

@@ -41,7 +41,7 @@ class Found(eqx.Module):
     - `chi_square`: mean squared residual per degree of freedom: 1 where the model explains the images.
     - `history`: `(step, 2)` value and chi-square per degree of freedom after each step.
     - `calibration`: the numbers that were solved along, with their covariance; None where there were none.
-    - `outcome`: how it ended; `warnings`: sentences (both static).
+    - `outcome`: how it ended (static).
 
     Gradient: none (a search made it); `photometric_slopes` and `integrate` are differentiable.
     """
@@ -57,18 +57,17 @@ class Found(eqx.Module):
     history: Float[Array, "step 2"]
     calibration: Calibration | None
     outcome: Outcome = eqx.field(static=True)
-    warnings: tuple[str, ...] = eqx.field(static=True)
 
 
 class Reconstruction(Found):
     """Heights with all that is known about them: what was found and from what.
 
     See `Found` for `height_nm`, `height_std_nm`, `normals`, `slope_std`, `residual`, `occluded`, `brightness`,
-    `chi_square`, `history`, `calibration`, `outcome` and `warnings`.
+    `chi_square`, `history`, `calibration` and `outcome`.
 
     - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
     - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
-    - `method`: what reconstructed.
+    - `method`: what reconstructed. `warnings`: sentences (static).
 
     Gradient: none.
     """
@@ -77,6 +76,7 @@ class Reconstruction(Found):
     pixel_size_nm: Scalar
     noise: Float[Array, "segment"]
     method: Any
+    warnings: tuple[str, ...] = eqx.field(static=True)
 
     @property
     def solved(self) -> dict[str, tuple[float, float]]:

@@ -108,13 +108,7 @@ class Refined(Method):
         KeyboardInterrupt ends the search, not the program: the best heights so far come back, with standard deviations.
         """
         slopes = task.closed_form()
-        return self.found_from(task.height_of(slopes), task, slopes, report)
-
-    def found_from(
-        self, start_nm: Map, task: Task, slopes: Slopes, report: Callable[[Progress], None] | None = None
-    ) -> Found:
-        """From heights `(y, x)`, nm, on; `slopes` are the closed form's, for the brightness."""
-        return _Search(task, slopes, self, report).run(start_nm)
+        return _Search(task, slopes, self, report).run(task.height_of(slopes))
 
 
 class _Search:
@@ -262,7 +256,6 @@ class _Search:
             calibration=calibration,
             history=jnp.asarray(np.asarray(self.history), residual.dtype),
             outcome=outcome,
-            warnings=(),
         )
 
     def _freedom(self, metric: Metric) -> float:
