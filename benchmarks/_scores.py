@@ -68,7 +68,7 @@ def cell(name: str, condition: Condition, pixels: int, draw: int = SEED) -> dict
         warnings.simplefilter("always")
         for method, call in calls.items():
             height, seconds = _timed(call)
-            scores[method] = {**_scores(height, specimen, recording.hidden), "seconds": seconds}
+            scores[method] = {**scores_of(height, specimen, recording.hidden), "seconds": seconds}
     remarks["warnings"] = sorted({str(w.message) for w in caught})
     asked = {"scene": name, "condition": condition.label, "pixels": pixels, "draw": draw}
     return {**asked, "hidden_share": float(recording.hidden.mean()), "scores": scores, "refined": remarks}
@@ -96,7 +96,7 @@ def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
     return height, seconds
 
 
-def _scores(height: np.ndarray, specimen: Specimen, hidden: np.ndarray) -> dict[str, float]:
+def scores_of(height: np.ndarray, specimen: Specimen, hidden: np.ndarray) -> dict[str, float]:
     """Rms height errors in % of the truth's peak to valley, and what the truth of the scene allows to ask."""
     truth, span = specimen.height_nm, np.ptp(specimen.height_nm)
     error = height - truth

@@ -6,7 +6,8 @@ The rooms, in the order the data flows:
 - `specimen`: what the surface emits and what it hides. `Surface`, `horizon`, `sky_view`, emission laws, `synthetic`.
 - `imaging`: visible = valid and exposed; then dose, gain, blur, noise. `render`, `record`, sensitivities and bounds.
 - `nn`: images straight from normals. `load_pretrained`, `VisionFieldTransformer`, `DeepSimulator`.
-- `inverse`: normals -> heights. `integrate`, its methods (`Poisson` ... `Auto`), `height_std`.
+- `inverse`: images -> heights. `reconstruct`, its methods (`Refined`, `Supervised`, `ClosedLoop`, `Photometric`);
+  normals -> heights: `integrate`, its methods (`Poisson` ... `Auto`), `height_std`.
 - `metrology`: heights and normals against the truth. `height_error`, `angular_error`, `step_error`, `facet_error`.
 - `io`: images of any microscope in, height maps in and out of files. `read_segments`, `export_height`.
 - `report`: pictures and pages. `cli`: the command `eclipsjax`.
@@ -84,9 +85,11 @@ from eclipsjax.instrument.microscope import (
 from eclipsjax.instrument.scope_file import load_microscope as load_microscope, save_microscope as save_microscope
 from eclipsjax.instrument.spectrum import Spectrum as Spectrum
 from eclipsjax.instrument.trajectories import Flight as Flight, emission_direction as emission_direction, trace as trace
+from eclipsjax.inverse.adapted import Adapted as Adapted
 from eclipsjax.inverse.calibrate import calibrate as calibrate
 from eclipsjax.inverse.calibrate_from_images import calibrate_from_images as calibrate_from_images
 from eclipsjax.inverse.calibration import Calibration as Calibration
+from eclipsjax.inverse.closed_loop import ClosedLoop as ClosedLoop
 from eclipsjax.inverse.frames import Dark as Dark, Flat as Flat, Shape as Shape
 from eclipsjax.inverse.height_std import height_std as height_std
 from eclipsjax.inverse.integrate import (
@@ -112,10 +115,17 @@ from eclipsjax.inverse.integrators.spectral import (
 from eclipsjax.inverse.integrators.wiener import Wiener as Wiener
 from eclipsjax.inverse.measurement import Measurement as Measurement, measure as measure
 from eclipsjax.inverse.method import Progress as Progress
+from eclipsjax.inverse.moved_parts import (
+    AllParts as AllParts,
+    Decoder as Decoder,
+    InputFeatures as InputFeatures,
+    Normalisation as Normalisation,
+)
 from eclipsjax.inverse.photometric import Slopes as Slopes, photometric_slopes as photometric_slopes
 from eclipsjax.inverse.pinn import DepthNet as DepthNet
 from eclipsjax.inverse.pipeline import (
     Photometric as Photometric,
+    adapted as adapted,
     reconstruct as reconstruct,
     reconstruct_frames as reconstruct_frames,
 )
@@ -123,6 +133,7 @@ from eclipsjax.inverse.pretrained import load_pretrained as load_pretrained
 from eclipsjax.inverse.reconstruction import Outcome as Outcome, Reconstruction as Reconstruction
 from eclipsjax.inverse.refine import Refined as Refined
 from eclipsjax.inverse.smoothness import EdgePreserving as EdgePreserving
+from eclipsjax.inverse.supervised import Supervised as Supervised
 from eclipsjax.io.export import (
     export_height as export_height,
     export_normals as export_normals,
@@ -147,6 +158,7 @@ from eclipsjax.metrology.compare import (
     step_error as step_error,
 )
 from eclipsjax.nn.dsm import DeepSimulator as DeepSimulator
+from eclipsjax.nn.unet import NormalNet as NormalNet
 from eclipsjax.nn.vft import VisionFieldTransformer as VisionFieldTransformer
 from eclipsjax.specimen import synthetic as synthetic
 from eclipsjax.specimen.emission import (

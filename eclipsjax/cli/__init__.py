@@ -1,5 +1,6 @@
-"""The command line: `eclipsjax demo`, `eclipsjax reconstruct`, `eclipsjax calibrate`, `eclipsjax simulate`,
-`eclipsjax info`, `eclipsjax scope new | check | show`, `eclipsjax train depth | vft | dsm`.
+"""The command line: `eclipsjax demo`, `eclipsjax reconstruct`, `eclipsjax frames`, `eclipsjax calibrate`,
+`eclipsjax simulate`, `eclipsjax info`, `eclipsjax scope new | check | show`,
+`eclipsjax train depth | vft | dsm | normals`, `eclipsjax export supervised`.
 
 The commands' modules are light; what is heavy (matplotlib, tifffile, the solvers) they import when they run.
 """
@@ -19,6 +20,8 @@ from eclipsjax._types import InputError
 from eclipsjax.cli._running import remembering_ctrl_c
 from eclipsjax.cli.calibrate import calibrate
 from eclipsjax.cli.demo import demo
+from eclipsjax.cli.export import export
+from eclipsjax.cli.frames import frames
 from eclipsjax.cli.info import info
 from eclipsjax.cli.reconstruct import reconstruct
 from eclipsjax.cli.scope import scope
@@ -34,7 +37,7 @@ def commands() -> None:
     """From the images of a segmented backscattered-electron detector to heights in nanometres, and back."""
 
 
-for _command in (demo, reconstruct, calibrate, simulate, info, scope, train):
+for _command in (demo, reconstruct, frames, calibrate, simulate, info, scope, train, export):
     commands.add_command(_command)
 
 

@@ -25,9 +25,8 @@ from eclipsjax.cli._running import (
 
 if TYPE_CHECKING:
     from eclipsjax.cli._images import Measured
-    from eclipsjax.inverse.pipeline import Photometric
+    from eclipsjax.inverse.method import Method
     from eclipsjax.inverse.reconstruction import Reconstruction
-    from eclipsjax.inverse.refine import Refined
 
 EXPORTS = ("gwy", "nc", "stl", "ply", "glb")
 STAGES = ["read", "reconstruct", "write", "page"]
@@ -40,10 +39,11 @@ STAGES = ["read", "reconstruct", "write", "page"]
 @pixel_size_option
 @click.option(
     "--method",
-    type=click.Choice(["refined", "photometric"]),
+    type=click.Choice(["refined", "photometric", "supervised", "closed-loop", "closed-loop-refined"]),
     default="refined",
     show_default=True,
-    help="Through the exact simulator, or in closed form (a second; nothing hidden).",
+    help="Through the exact simulator; in closed form (a second; nothing hidden); by a trained network in one pass; or "
+    "by the network, taught by these images first, alone or with the search after it.",
 )
 @solve_option
 @click.option("--iterations", type=click.IntRange(1, 1000), default=80, show_default=True, help="Most steps (refined).")
@@ -78,8 +78,8 @@ def reconstruct(
     index.html. Ctrl-C while it refines keeps the best heights so far. A calibrated microscope's numbers are solved
     along, unless --solve names others.
     """
-    if solve and method == "photometric":
-        raise InputError("--solve needs --method refined: the closed form takes the microscope as it is.")
+    if solve and method != "refined":
+        raise InputError(f"--solve needs --method refined: {method} takes the microscope as it is.")
     prepare_libraries()
     from eclipsjax.cli._images import read_measured, solved_along
 
@@ -106,16 +106,21 @@ def file_names(exports: tuple[str, ...] = ()) -> list[str]:
     return [*fixed, *(f"height.{kind}" for kind in exports)]
 
 
-def _method(name: str, iterations: int, level_deg: float, solved: dict[str, float]) -> Photometric | Refined:
+def _method(name: str, iterations: int, level_deg: float, solved: dict[str, float]) -> Method:
+    from eclipsjax.inverse.closed_loop import ClosedLoop
     from eclipsjax.inverse.pipeline import Photometric
     from eclipsjax.inverse.refine import Refined
+    from eclipsjax.inverse.supervised import Supervised
 
-    if name == "photometric":
-        return Photometric()
-    return Refined(iterations=iterations, level_deg=level_deg, uncertain=solved)
+    if name == "refined":
+        return Refined(iterations=iterations, level_deg=level_deg, uncertain=solved)
+    if name.startswith("closed-loop"):
+        then = Refined(iterations=iterations) if name == "closed-loop-refined" else None
+        return ClosedLoop(level_deg=level_deg, then=then)
+    return Photometric() if name == "photometric" else Supervised()
 
 
-def _reconstruct(measured: Measured, method: Photometric | Refined, stages: Stages) -> Reconstruction:
+def _reconstruct(measured: Measured, method: Method, stages: Stages) -> Reconstruction:
     import dataclasses
 
     from eclipsjax.imaging.camera import Camera

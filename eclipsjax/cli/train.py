@@ -1,4 +1,4 @@
-"""`eclipsjax train depth | vft | dsm`: make the networks' weights again, or others by another recipe."""
+"""`eclipsjax train depth | normals | vft | dsm`: make the networks' weights again, or others by another recipe."""
 
 from __future__ import annotations
 
@@ -120,6 +120,59 @@ def _simulator(name: str, weights_for: str, about: str) -> click.Command:
     {weights_for}.load. The same command goes on after an interruption. Half an hour on two cores.
     """
     return train.command(name)(command)
+
+
+@train.command()
+@_folder_option
+@click.option("--preset", type=click.Choice(_PRESETS), default="cpu", show_default=True, help="Size of the training.")
+@click.option("--steps", type=click.IntRange(1), help="Training steps in all, if not the preset's.")
+@click.option(
+    "--pairs",
+    type=click.Path(path_type=Path),
+    help="Folder of measured images with their heights to teach along: .npz files (images, height_nm, pixel_size_nm) "
+    "and the microscope's scope.yaml.",
+)
+@_seed_option
+@_save_option(100)
+@progress_option
+def normals(
+    output: Path,
+    preset: str,
+    steps: int | None,
+    pairs: Path | None,
+    seed: int,
+    save_every: int,
+    progress: bool | None,
+) -> None:
+    """Train the network that makes normals of segment images, on random reliefs in random microscopes.
+
+    OUTPUT gets checkpoints, losses.csv, recipe.json and, at the end, normals.npz with its card: weights for
+    NormalNet.load. The same command goes on after an interruption. An hour on two cores.
+    """
+    prepare_libraries()
+    from dataclasses import replace
+
+    from eclipsjax import __version__
+    from eclipsjax.learn.measured_pairs import pairs_of_folder
+    from eclipsjax.learn.pretrain import PRESETS, card, pretrain
+    from eclipsjax.nn.normal_network import NormalConfig
+    from eclipsjax.nn.unet import NormalNet
+
+    config, recipe = NormalConfig(), replace(PRESETS[preset], seed=seed)
+    recipe = replace(recipe, steps=steps or recipe.steps)
+    measured = None if pairs is None else pairs_of_folder(pairs, recipe.size)
+    count = 0 if measured is None else len(measured.images)
+
+    def told(losses: dict) -> str:
+        return f"normals off by {losses['angle']:.3f} of what they were"
+
+    def learn(report: Callable, after_step: Callable) -> Any:
+        return pretrain(output, config, recipe, measured, save_every, report, after_step=after_step)
+
+    def trained(parameters: Any) -> Any:
+        return NormalNet.of(parameters, config, card(recipe, preset, config, parameters, output, __version__, count))
+
+    _save(_with_progress(learn, trained, recipe.steps, progress, told), output / "normals.npz")
 
 
 vft = _simulator("vft", "VisionFieldTransformer", "Train the Vision Field Transformer on random reliefs.")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 
-from eclipsjax._types import Map, Scalar
+from eclipsjax._types import Map, Scalar, SignalStack
 from eclipsjax.imaging.blur import GaussianBlur
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.instrument.microscope import Microscope
@@ -55,10 +55,16 @@ class Task(eqx.Module):
         """Heights in nm, by least squares unless another method of `integrate` is given. Gradient: as the method's."""
         return integrate(slopes.slope_x, slopes.slope_y, self.pixel_size_nm, integrator or Poisson())
 
-    def spread_of(self, slopes: Slopes) -> Scalar:
-        """By what share brightness varies from pixel to pixel beyond the closed form's own noise, robustly: 0 where
-        that noise explains it. Gradient: none."""
-        relative = slopes.brightness / jnp.median(slopes.brightness) - 1.0
+    def blurred(self, level: SignalStack) -> SignalStack:
+        """As the spot blurs it, if the camera says so. Gradient: exact."""
+        if self.blur is None:
+            return level
+        return self.blur(level, self.scope.beam.probe_fwhm_nm.astype(level.dtype), self.pixel_size_nm)
+
+    def spread_of(self, brightness: Map) -> Scalar:
+        """By what share the closed form's brightness, in any unit, varies from pixel to pixel beyond its own noise,
+        robustly: 0 where that noise explains it. Gradient: none."""
+        relative = brightness / jnp.median(brightness) - 1.0
         varies = jnp.median(jnp.abs(relative)) / MEDIAN_OF_NORMAL
         noise = _brightness_noise(self.measurement)
         beyond = jnp.maximum(varies**2 - noise**2, 0.0)

@@ -73,7 +73,7 @@ def photometric_slopes(
     emission = Lambertian() if emission is None else emission
     if rounds is None:
         rounds = 0 if isinstance(emission, Lambertian) else 3
-    _check_directions(table, emission)
+    check_directions(table, emission)
     return _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds)
 
 
@@ -97,7 +97,8 @@ def flat_response(
     return jnp.concatenate([signal[:, None], jnp.moveaxis(response, 0, 1)], axis=1)
 
 
-def _check_directions(table: AcceptanceTable, emission: EmissionLaw) -> None:
+def check_directions(table: AcceptanceTable, emission: EmissionLaw) -> None:
+    """Raise `InputError` where the segments look from too few sides (skipped while tracing)."""
     matrix = concrete(flat_response(table, emission)[..., 0, 0])
     if matrix is None:
         return

@@ -15,6 +15,8 @@ from eclipsjax.imaging.camera import Camera
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import acceptance
 from eclipsjax.instrument.microscope import Microscope
+from eclipsjax.inverse.adapted import Adapted
+from eclipsjax.inverse.closed_loop import ClosedLoop
 from eclipsjax.inverse.height_std import height_std
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.measurement import Measurement, measure
@@ -67,7 +69,8 @@ def reconstruct(
     - `pixel_size_nm`: scalar, nm.
     - `scope`: the microscope; its gains and pedestals are undone. Turn it by the scan's rotation first
       (`scope.turned(deg)`).
-    - `method`: `Refined()`, through the exact simulator (unless given), or `Photometric()`, in closed form.
+    - `method`: `Refined()`, through the exact simulator (unless given); `Supervised()`, a trained network in one pass;
+      `ClosedLoop()`, the network taught by these images first; or `Photometric()`, in closed form.
     - `camera`: what is known of the recording (see `measure`): grey levels, noise, the bits at whose ends images were
       cut off, blur. Noise is estimated from the images where it does not say.
     - `emission`: the angular law, `Lambertian()` unless given.
@@ -79,35 +82,66 @@ def reconstruct(
     """
     method = Refined() if method is None else method
     if not isinstance(method, Method):
-        raise InputError(f"method is {shown(method)}: give Refined() or Photometric(), an object.")
+        raise InputError(f"method is {shown(method)}: give Refined(), Supervised() or Photometric(), an object.")
+    task = _task(images, pixel_size_nm, scope, camera, emission, grey_range)
+    found = method.found(task, report)
+    return Reconstruction(
+        **{**vars(found), "warnings": _warnings(task.measurement, scope, found)},
+        scope=scope if found.calibration is None else found.calibration.scope,
+        pixel_size_nm=task.pixel_size_nm,
+        noise=task.measurement.std,
+        method=method,
+    )
+
+
+def adapted(
+    images: Any,
+    pixel_size_nm: Any,
+    scope: Microscope,
+    method: Method | None = None,
+    camera: Camera | None = None,
+    emission: EmissionLaw | None = None,
+    grey_range: tuple[float | None, float | None] | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> Adapted:
+    """What the loop learns from these images, as a method of `reconstruct` that takes one pass for each further frame.
+
+    Arguments as of `reconstruct`; `method` is a `ClosedLoop()`, whose `then` is left aside. Images of any size will do
+    later, of the same microscope and the same kind of specimen. Gradient: none.
+    """
+    method = ClosedLoop() if method is None else method
+    if not isinstance(method, ClosedLoop):
+        raise InputError(f"method is {shown(method)}: give ClosedLoop(), an object.")
+    return method.adapted(_task(images, pixel_size_nm, scope, camera, emission, grey_range), report)[1]
+
+
+def _task(images: Any, pixel_size_nm: Any, scope: Any, camera: Any, emission: Any, grey_range: Any) -> Task:
+    """What was measured, with all that is known of it; `InputError` for images that cannot be read as a measurement."""
     pixel = as_real(pixel_size_nm, "pixel_size_nm")
     check_pixel_size(pixel)
     measurement = measure(images, scope, camera, grey_range)
-    dtype = measurement.level.dtype
-    pixel = pixel.astype(dtype)
+    pixel = pixel.astype(measurement.level.dtype)
     field_mm = wide_field_mm(measurement.level.shape[1:], pixel)
     table = acceptance(scope, field_mm=field_mm)
     check_swapped(measurement, table, emission, pixel)
     blur = None if camera is None else camera.blur
-    task = Task(measurement, table, scope, emission, blur, pixel, field_mm)
-    found = method.found(task, report)
-    return Reconstruction(
-        **vars(found),
-        scope=scope if found.calibration is None else found.calibration.scope,
-        pixel_size_nm=pixel,
-        noise=measurement.std,
-        method=method,
-        warnings=_warnings(measurement, scope, found),
-    )
+    return Task(measurement, table, scope, emission, blur, pixel, field_mm)
 
 
 def reconstruct_frames(
-    frames: Iterable[Any], pixel_size_nm: Any, scope: Microscope, *choices: Any, **named: Any
+    frames: Iterable[Any],
+    pixel_size_nm: Any,
+    scope: Microscope,
+    *choices: Any,
+    skipped: Callable[[int, InputError], None] | None = None,
+    **named: Any,
 ) -> Iterator[Reconstruction]:
     """`reconstruct` of one frame after the other, as they come: thousands take the memory of one.
 
     - `frames`: `(segment, y, x)` images each, of one size: what the first compiles serves all.
     - `choices`, `named`: as `reconstruct` takes them after the microscope.
+    - `skipped`: called with the number and the error of a frame that is no measurement; the others go on. Unless
+      given, such a frame ends it.
 
     An `InputError` names the frame, counted from 0. Gradient: none; `vmap` goes over `photometric_slopes`.
     """
@@ -115,7 +149,10 @@ def reconstruct_frames(
         try:
             yield reconstruct(images, pixel_size_nm, scope, *choices, **named)
         except InputError as error:
-            raise InputError(f"frame {number}: {error}") from error
+            named_error = InputError(f"frame {number}: {error}")
+            if skipped is None:
+                raise named_error from error
+            skipped(number, named_error)
 
 
 def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> Found:
@@ -134,12 +171,14 @@ def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> 
         history=jnp.zeros((0, 2), height.dtype),
         calibration=None,
         outcome=Outcome.CLOSED_FORM,
+        warnings=(),
     )
 
 
 def _warnings(measurement: Measurement, scope: Microscope, found: Found) -> tuple[str, ...]:
     """What a person should know before believing the heights, in sentences."""
     said = [] if found.outcome.as_hoped else [found.outcome.value]
+    said += found.warnings
     cut = jnp.mean((measurement.below | measurement.above).astype(measurement.level.dtype), axis=(1, 2))
     for name, share in zip(scope.detector.segments.names, cut.tolist(), strict=True):
         if share > _MUCH_CUT:

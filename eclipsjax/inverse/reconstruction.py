@@ -18,15 +18,18 @@ class Outcome(enum.Enum):
     """How a reconstruction ended, with the sentence that says it."""
 
     CLOSED_FORM = "Solved in closed form: every pixel by itself, what the relief hides not accounted for."
+    ONE_PASS = "Solved in one pass: a trained network's normals, what the relief hides taken out before."
     CONVERGED = "Converged: no small change of the heights explains the images better."
     STALLED = "Stalled: no step led further down although the slope is not 0; heights are the best found."
     OUT_OF_STEPS = "Out of steps: still improving when `iterations` were done; heights are the best found so far."
+    UNEXPLAINED = "Settled, but the images differ from the model by more than their noise; heights are the best found."
+    DIVERGED = "Diverged: numbers ran away; heights are the best found until then."
     INTERRUPTED = "Interrupted: heights are the best found until then."
 
     @property
     def as_hoped(self) -> bool:
         """Whether the method did all that it promises."""
-        return self in (Outcome.CLOSED_FORM, Outcome.CONVERGED)
+        return self in (Outcome.CLOSED_FORM, Outcome.ONE_PASS, Outcome.CONVERGED)
 
 
 class Found(eqx.Module):
@@ -41,7 +44,7 @@ class Found(eqx.Module):
     - `chi_square`: mean squared residual per degree of freedom: 1 where the model explains the images.
     - `history`: `(step, 2)` value and chi-square per degree of freedom after each step.
     - `calibration`: the numbers that were solved along, with their covariance; None where there were none.
-    - `outcome`: how it ended (static).
+    - `outcome`: how it ended; `warnings`: sentences (both static).
 
     Gradient: none (a search made it); `photometric_slopes` and `integrate` are differentiable.
     """
@@ -57,17 +60,18 @@ class Found(eqx.Module):
     history: Float[Array, "step 2"]
     calibration: Calibration | None
     outcome: Outcome = eqx.field(static=True)
+    warnings: tuple[str, ...] = eqx.field(static=True)
 
 
 class Reconstruction(Found):
     """Heights with all that is known about them: what was found and from what.
 
     See `Found` for `height_nm`, `height_std_nm`, `normals`, `slope_std`, `residual`, `occluded`, `brightness`,
-    `chi_square`, `history`, `calibration` and `outcome`.
+    `chi_square`, `history`, `calibration`, `outcome` and `warnings`.
 
     - `scope`: the microscope as calibrated along the way; `pixel_size_nm`: nm.
     - `noise`: `(segment,)` standard deviation of each channel, in the levels' units.
-    - `method`: what reconstructed. `warnings`: sentences (static).
+    - `method`: what reconstructed.
 
     Gradient: none.
     """
@@ -76,7 +80,6 @@ class Reconstruction(Found):
     pixel_size_nm: Scalar
     noise: Float[Array, "segment"]
     method: Any
-    warnings: tuple[str, ...] = eqx.field(static=True)
 
     @property
     def solved(self) -> dict[str, tuple[float, float]]:

@@ -110,6 +110,10 @@ class Refined(Method):
         slopes = task.closed_form()
         return _Search(task, slopes, self, report).run(task.height_of(slopes))
 
+    def found_from(self, height_nm: Map, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
+        """From these heights on; else as `found`."""
+        return _Search(task, task.closed_form(), self, report).run(height_nm)
+
 
 class _Search:
     """The descent with what it needs at every step: the problem, its tiles, the clock."""
@@ -131,7 +135,7 @@ class _Search:
             acceptance=instrument.nominal,
             horizon=HardHorizon(radius_px=1),
             blur=task.blur,
-            spread=(task.spread_of(slopes) if method.spread is None else method.spread).astype(dtype),
+            spread=(task.spread_of(slopes.brightness) if method.spread is None else method.spread).astype(dtype),
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
             precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
@@ -256,6 +260,7 @@ class _Search:
             calibration=calibration,
             history=jnp.asarray(np.asarray(self.history), residual.dtype),
             outcome=outcome,
+            warnings=(),
         )
 
     def _freedom(self, metric: Metric) -> float:

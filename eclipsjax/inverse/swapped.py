@@ -47,8 +47,8 @@ def check_swapped(
     count = len(table.names)
     exchanged, turned = _other_orders(table.names)
     others = exchanged | turned
-    orders = [tuple(range(count)), *others.values()]
-    scores = np.array([float(_misfit(_ordered(part, order), table, emission, pixel_size_nm)) for order in orders])
+    orders = np.array([tuple(range(count)), *others.values()])
+    scores = np.asarray(_misfits(part, orders, table, emission, pixel_size_nm), float)
     best = int(np.argmin(scores))
     pixels = part.level[0].size
     of_noise = pixels * (count - 2)
@@ -98,10 +98,15 @@ def _at_least(measurement: Measurement, share: float) -> LevelNoise:
     return LevelNoise(jnp.maximum(noise.additive_std, least), noise.electrons, noise.common)
 
 
-def _ordered(measurement: Measurement, order: tuple[int, ...]) -> Measurement:
+@jax.jit
+def _misfits(measurement: Measurement, orders: Array, table: AcceptanceTable, emission: Any, pixel: Any) -> Array:
+    """Of every order, one after the other."""
+    return jax.lax.map(lambda order: _misfit(_ordered(measurement, order), table, emission, pixel), orders)
+
+
+def _ordered(measurement: Measurement, order: Array) -> Measurement:
     """As if the images had been given in another order; their noise goes with them."""
-    place = np.array(order)
-    return jax.tree.map(lambda v: v[place] if v.ndim and v.shape[0] == len(order) else v, measurement)
+    return jax.tree.map(lambda v: v[order] if v.ndim and v.shape[0] == len(order) else v, measurement)
 
 
 def _misfit(measurement: Measurement, table: AcceptanceTable, emission: Any, pixel_size_nm: Any) -> Array:
@@ -109,7 +114,6 @@ def _misfit(measurement: Measurement, table: AcceptanceTable, emission: Any, pix
     return _score(slopes.chi_square, slopes.slope_x, slopes.slope_y, slopes.covariance)
 
 
-@jax.jit
 def _score(chi_square, slope_x, slope_y, covariance) -> Float[Array, ""]:
     loops = loop_sums(slope_x, slope_y)
     variance = jnp.median(covariance[..., 0, 0] + covariance[..., 1, 1])

@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from eclipsjax.inverse.belief import Clues, believe, physical_losses
 from eclipsjax.learn.depth_scenes import FAMILIES, Lesson, lessons
+from eclipsjax.learn.scores import rms, without_plane
 from eclipsjax.learn.training import last_losses, train
 from eclipsjax.nn.depth import DepthConfig
 
@@ -104,32 +105,18 @@ def lesson_losses(config: DepthConfig, parameters: Any, lesson: Lesson) -> Array
     belief = believe(config, parameters, clues)
     determined = ~jnp.any(lesson.undetermined)
     span = jnp.max(lesson.height_px) - jnp.min(lesson.height_px)
-    start = _rms(_level(clues.height_px - lesson.height_px)) + 2e-4 * span
-    ratio = _rms(_level(belief.height_px - lesson.height_px)) / start
+    start = rms(without_plane(clues.height_px - lesson.height_px)) + 2e-4 * span
+    ratio = rms(without_plane(belief.height_px - lesson.height_px)) / start
     # Where the robust height is nearly exact ratios are huge: there only their logarithm counts.
     softened = jnp.where(ratio > 1.0, 1.0 + jnp.log(jnp.maximum(ratio, 1.0)), ratio)
     height = jnp.where(determined, softened, 1.0)
     truth = jnp.stack([lesson.true_x, lesson.true_y], axis=-1)
-    slope = _rms(belief.slopes - truth) / (_rms(clues.smooth - truth) + 0.1 * clues.noise)
+    slope = rms(belief.slopes - truth) / (rms(clues.smooth - truth) + 0.1 * clues.noise)
     edge = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.edge, lesson.edge.astype(jnp.float32)))
     lost = jnp.mean(optax.sigmoid_binary_cross_entropy(belief.undetermined, lesson.undetermined.astype(jnp.float32)))
     physical = jnp.stack(physical_losses(belief, clues))
     total = height + 0.3 * slope + 0.2 * edge + 0.2 * lost + 0.02 * jnp.sum(jnp.log1p(physical))
     return jnp.concatenate([jnp.stack([total, height, slope, edge, lost]), physical])
-
-
-def _level(height: Array) -> Array:
-    """`height` less its best plane."""
-    rows, columns = height.shape
-    y, x = (jnp.linspace(-1.0, 1.0, n, dtype=height.dtype) for n in (rows, columns))
-    height = height - jnp.mean(height)
-    across = jnp.sum(height * x[None, :]) / (rows * jnp.sum(x**2))
-    down = jnp.sum(height * y[:, None]) / (columns * jnp.sum(y**2))
-    return height - across * x[None, :] - down * y[:, None]
-
-
-def _rms(values: Array) -> Array:
-    return jnp.sqrt(jnp.mean(values**2) + 1e-16)
 
 
 def figures(recipe: Recipe, config: DepthConfig, parameters: Any, batches: int = 8) -> dict[str, float]:

@@ -29,7 +29,7 @@ def within_noise(off: Float[Array, "3 y x"], noise: Map) -> Float[Array, "3 y x"
     return off * lax.rsqrt(4.0 * noise**2 + sum(part**2 for part in off))[None]
 
 
-def shown_maps(scalars: list[Map], vectors: list[Float[Array, "3 y x"]], multiple: int) -> tuple[Array, Array]:
+def shown_maps(scalars: list[Map], vectors: list[Float[Array, "_ y x"]], multiple: int) -> tuple[Array, Array]:
     """Scalars `(y, x, s)` and the vectors' x and y `(y, x, v, 2)` for an equivariant network, means of blocks."""
     of_scalars = [of_blocks(m, multiple) for m in scalars]
     of_vectors = [jnp.stack([of_blocks(m, multiple) for m in vector[:2]], axis=-1) for vector in vectors]

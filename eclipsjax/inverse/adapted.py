@@ -1,0 +1,125 @@
+"""What a closed loop has learned, for all further images of the same microscope: one pass each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from eclipsjax._types import InputError, PerSegment, SignalStack
+from eclipsjax.inverse.brought_back import slopes_of_relief
+from eclipsjax.inverse.integrators.poisson import Poisson
+from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.method import Method, Progress, Task
+from eclipsjax.inverse.photometric import flat_response
+from eclipsjax.inverse.reconstruction import Found
+from eclipsjax.inverse.supervised import found_by_network, unlike_training
+from eclipsjax.inverse.unhidden import evidence_with, seen_signal, unit_normals, unseen_by
+from eclipsjax.nn.evidence import Answer, Evidence
+from eclipsjax.nn.from_normals import FromNormals
+from eclipsjax.nn.unet import NormalNet
+from eclipsjax.specimen.emission import Lambertian
+
+# Rounds of looking for what is hidden, in the beginning and from what is known already.
+LOOKS, MORE_LOOKS = 4, 2
+
+
+class LevelPixel(eqx.Module):
+    """Signals of a level pixel, `(segment,)`, and their relative change with its slopes, `(segment, 2)`."""
+
+    signal: PerSegment
+    lean: Float[Array, "segment 2"]
+
+    @classmethod
+    def of(cls, task: Task) -> LevelPixel:
+        """Averaged over the field. Gradient: exact in the table."""
+        shape = task.measurement.level.shape[1:]
+        law = Lambertian() if task.emission is None else task.emission
+        flat = jnp.mean(flat_response(task.table, law, shape, task.pixel_size_nm), axis=(2, 3))
+        flat = flat.astype(task.measurement.level.dtype)
+        return cls(flat[:, 0], flat[:, 1:] / flat[:, :1])
+
+
+class Seen(NamedTuple):
+    """A surface as the simulator sees it: unit normals `(3, y, x)` along (dz/dx, dz/dy, 1), and its signal."""
+
+    normals: Float[Array, "3 y x"]
+    signal: SignalStack
+
+    @classmethod
+    def level(cls, task: Task, flat: LevelPixel) -> Seen:
+        """Of level ground."""
+        shape = task.measurement.level.shape
+        normals = jnp.zeros((3, *shape[1:]), flat.signal.dtype).at[2].set(1.0)
+        return cls(normals, jnp.broadcast_to(flat.signal[:, None, None], shape))
+
+
+@jax.jit
+def seen_by(network: NormalNet, evidence: Evidence, simulator: FromNormals, task: Task) -> Seen:
+    """The surface that the network believes. Gradient: exact in the network and the evidence."""
+    slopes = slopes_of_relief(network(evidence).slopes, evidence)
+    signal, _, _ = seen_signal(simulator, slopes, task.table, task.emission, task.pixel_size_nm)
+    return Seen(unit_normals(slopes), signal)
+
+
+@jax.jit
+def without(factor: SignalStack, measurement: Measurement) -> Measurement:
+    """The levels that the physics alone would have made, if it is off by this factor. Gradient: exact."""
+    return dataclasses.replace(measurement, level=measurement.level / factor)
+
+
+class Adapted(Method):
+    """One pass of a network that a closed loop has taught, with what the physics misses taken out of the images.
+
+    - `network`, `simulator`, `integrator`: as in `Supervised`. `doubter`: the network before it was taught, which still
+      says how far off normals may be: the loop teaches nothing of that.
+    - `missed`, `missed_config` (static): what the physics misses, see `eclipsjax.nn.finetune`.
+
+    For images of the microscope and the kind of specimen that it was adapted to: see `adapted`. Gradient: none.
+    """
+
+    network: NormalNet
+    doubter: NormalNet
+    simulator: FromNormals
+    missed: Any
+    missed_config: Any = eqx.field(static=True)
+    integrator: Any = eqx.field(default_factory=Poisson)
+
+    def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
+        """In one go: nothing to report."""
+        corrected, evidence = self.corrected(task)
+        answer = Answer(self.network(evidence).slopes, self.doubter(evidence).doubt)
+        found = found_by_network(corrected, self.simulator, evidence, answer, self.integrator)
+        return dataclasses.replace(found, warnings=unlike_training(task))
+
+    def corrected(self, task: Task) -> tuple[Task, Evidence]:
+        """The task with what the physics misses taken out of its levels, and what physics then makes of them.
+
+        Factors need the surface, which needs the factors: first those of level ground, then those of what came out.
+        """
+        count = task.measurement.level.shape[0]
+        if count != self.missed_config.segments:
+            raise InputError(
+                f"there are {count} segments, but this was adapted to images of {self.missed_config.segments}: adapt "
+                "it to these."
+            )
+        flat = LevelPixel.of(task)
+        seen, missing, measurement = Seen.level(task, flat), None, task.measurement
+        rest = task.emission, task.pixel_size_nm
+        for looks in (LOOKS, MORE_LOOKS):
+            corrected = without(self.factor(seen, flat), measurement)
+            unseen = unseen_by(corrected, task.table, self.simulator, *rest, looks, missing)
+            evidence = evidence_with(unseen, corrected, task.table, *rest)
+            seen, missing = seen_by(self.network, evidence, self.simulator, task), unseen.missing
+        return dataclasses.replace(task, measurement=corrected), evidence
+
+    def factor(self, seen: Seen, flat: LevelPixel) -> SignalStack:
+        """What the microscope's signal is over the simulator's, `(segment, y, x)`. Gradient: exact."""
+        from eclipsjax.nn.finetune import factors
+
+        return factors(self.missed_config, self.missed, *seen, flat.signal, flat.lean)[0]

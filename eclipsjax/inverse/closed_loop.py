@@ -1,0 +1,232 @@
+"""The self-supervised loop: images -> normals -> images again, until the network and what the physics misses fit both.
+
+What is learned is learned from the images at hand, without any truth: see `loop_value` for what the loop goes down.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, shown, whole_number
+from eclipsjax.inverse.adapted import LOOKS, MORE_LOOKS, Adapted, LevelPixel, Seen
+from eclipsjax.inverse.integrators.outlying import typical
+from eclipsjax.inverse.integrators.poisson import Poisson
+from eclipsjax.inverse.loop_value import Given, Known, Learnt, apart, corrected, judged, step, weight_of
+from eclipsjax.inverse.method import Method, Progress, Task
+from eclipsjax.inverse.misfit import DISCOUNT
+from eclipsjax.inverse.moved_parts import AllParts, MovedParts
+from eclipsjax.inverse.photometric import Slopes
+from eclipsjax.inverse.reconstruction import Found, Outcome
+from eclipsjax.inverse.refine import Refined
+from eclipsjax.inverse.supervised import networks
+from eclipsjax.inverse.unhidden import evidence_with, unit_normals, unseen_by
+from eclipsjax.nn.from_normals import FromNormals
+from eclipsjax.nn.place import Place
+from eclipsjax.nn.unet import NormalNet
+
+# Width of the parts of the image that steps are taken by.
+_PART = 224
+# Chi-square per degree of freedom up to which the images count as explained.
+_EXPLAINED = 1.3
+# Steps of Adam on numbers that are told in units of what is expected of them.
+_NUMBERS_RATE = 0.15
+
+
+class ClosedLoop(Method):
+    """The network of `Supervised`, taught by the images themselves through the simulator, then one pass of it.
+
+    - `network`, `simulator`, `integrator`: as in `Supervised`.
+    - `moves` (static): which of the network's parameters: `AllParts()`, `Decoder()`, `Normalisation()`,
+      `InputFeatures()`, or None for none. `finetune` (static): whether what the physics misses is learned along.
+    - `rounds`, `steps` (static): so many rounds of so many steps at most, at the `rate` (of the network's parameters).
+    - `level_deg`: how level the specimen is known to lie, as in `Refined`: images alone tell a lean from gains poorly.
+    - `then`: `Refined()`, to go on from the loop's heights with what the physics misses taken out; None for the end.
+    - `seed` (static): of the noise that is drawn.
+
+    Never worse than its start by its own measure: it keeps the best round. Gradient: none (a search).
+    """
+
+    network: NormalNet | None = None
+    simulator: FromNormals | None = None
+    integrator: Any = eqx.field(default_factory=Poisson)
+    then: Refined | None = None
+    level_deg: Scalar = eqx.field(converter=as_real, default=4.0)
+    moves: Any = eqx.field(static=True, default_factory=AllParts)
+    finetune: bool = eqx.field(static=True, default=True)
+    rounds: int = eqx.field(static=True, default=8)
+    steps: int = eqx.field(static=True, default=5)
+    rate: float = eqx.field(static=True, default=2e-3)
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        whole_number("rounds", self.rounds, 1)
+        whole_number("steps", self.steps, 1)
+        if not self.rate > 0:
+            raise InputError(f"rate is {self.rate}: give a positive learning rate.")
+        level = concrete(self.level_deg)
+        if level is not None and not (0 < level < 90 or level == math.inf):
+            raise InputError(f"level_deg is {level}: give degrees between 0 and 90 (inf: not known).")
+        if self.moves is not None and not isinstance(self.moves, MovedParts):
+            raise InputError(
+                f"moves is {shown(self.moves)}: give AllParts(), Decoder(), Normalisation(), InputFeatures() or None."
+            )
+
+    def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
+        """Heights of the best round. KeyboardInterrupt ends the loop, not the program."""
+        loop = _Loop(task, self, report)
+        outcome, adapted = loop.run()
+        found = adapted.found(task)
+        history = jnp.asarray(np.asarray(loop.history).reshape(-1, 2), found.height_nm.dtype)
+        found = dataclasses.replace(found, outcome=outcome, history=history)
+        if self.then is None or outcome is Outcome.INTERRUPTED:
+            return found
+        refined = self.then.found_from(found.height_nm, adapted.corrected(task)[0], report)
+        return dataclasses.replace(refined, warnings=found.warnings)
+
+    def adapted(self, task: Task, report: Callable[[Progress], None] | None = None) -> tuple[Outcome, Adapted]:
+        """What the loop learns, for further images, and how it ended."""
+        return _Loop(task, self, report).run()
+
+
+class _Loop:
+    """The rounds, with the best so far."""
+
+    def __init__(self, task: Task, method: ClosedLoop, report: Callable[[Progress], None] | None):
+        from eclipsjax.nn.finetune import FinetuneConfig, starting_parameters
+
+        self.method, self.report, self.began = method, report, time.monotonic()
+        self.network, simulator = networks(task.table, method.network, method.simulator)
+        dtype = task.measurement.level.dtype
+        missed = FinetuneConfig(segments=task.measurement.level.shape[0])
+        slopes = task.closed_form()
+        self.brightness = typical(slopes.brightness)
+        self.known = Known(
+            task=task,
+            simulator=simulator,
+            flat=LevelPixel.of(task),
+            spread=task.spread_of(_not_of_slope(slopes)).astype(dtype),
+            level_information=jnp.asarray(_information(float(method.level_deg)), dtype),
+            network_config=self.network.config,
+            missed_config=missed,
+        )
+        self.learnt = Learnt(self.network.parameters, starting_parameters(missed))
+        self.optimiser = _optimiser(method.moves, method.finetune, method.rate, method.rounds * method.steps)
+        self.best, self.best_value = self.learnt, math.inf
+        self.random = np.random.default_rng(method.seed)
+        self.history: list[tuple[float, float]] = []
+
+    def run(self) -> tuple[Outcome, Adapted]:
+        """How it ended, and the best round's."""
+        try:
+            outcome = self._rounds()
+        except KeyboardInterrupt:
+            outcome = Outcome.INTERRUPTED
+        network = NormalNet(self.best.network, self.network.config, self.network.card)
+        rest = self.best.missed, self.known.missed_config, self.method.integrator
+        return outcome, Adapted(network, self.network, self.known.simulator, *rest)
+
+    def _rounds(self) -> Outcome:
+        key = jax.random.key(self.method.seed)
+        judge = self._first_given(jax.random.fold_in(key, 0))
+        memory = self.optimiser.init(self.learnt)
+        value, judge = self._judge(judge)
+        for number in range(1, self.method.rounds + 1):
+            given = self._other_noise(jax.random.fold_in(key, number), judge)
+            for _ in range(self.method.steps):
+                part = _part_of(given, self.random)
+                self.learnt, memory, value = step(self.optimiser, self.learnt, memory, part, self.known)
+                if not math.isfinite(float(value)):
+                    return Outcome.DIVERGED
+            value, judge = self._judge(self._looked(judge))
+            if not math.isfinite(value):
+                return Outcome.DIVERGED
+        # Steps grow shorter to the end: what is not explained then is not for this loop to explain.
+        return Outcome.CONVERGED if self.history[-1][1] < _EXPLAINED else Outcome.UNEXPLAINED
+
+    def _first_given(self, key: Array) -> Given:
+        """Everything for the first time: no factors, nothing known of what is hidden."""
+        known, task = self.known, self.known.task
+        entered, asked = apart(task.measurement, key)
+        rest = task.emission, task.pixel_size_nm
+        unseen = unseen_by(entered, task.table, known.simulator, *rest, LOOKS)
+        evidence = evidence_with(unseen, task.measurement, task.table, *rest)
+        std = task.measurement.std
+        weight = weight_of(self.network(evidence), evidence, known.flat, self.brightness.astype(std.dtype), std)
+        place = Place.all_of(weight.shape[1:])
+        return Given(entered, asked, unseen, Seen.level(task, known.flat), weight, place, jnp.zeros(2, weight.dtype))
+
+    def _other_noise(self, key: Array, judge: Given) -> Given:
+        """Other noise, and what is hidden looked for from what is known of it."""
+        entered, asked = apart(self.known.task.measurement, key)
+        return self._looked(dataclasses.replace(judge, entered=entered, asked=asked))
+
+    def _looked(self, given: Given) -> Given:
+        known, task = self.known, self.known.task
+        rest = task.table, known.simulator, task.emission, task.pixel_size_nm, MORE_LOOKS
+        unseen = unseen_by(corrected(self.learnt, given, known), *rest, start=given.unseen.missing)
+        return dataclasses.replace(given, unseen=unseen)
+
+    def _judge(self, judge: Given) -> tuple[float, Given]:
+        """Value on noise that is never learned from; kept if it is the best."""
+        found = judged(self.learnt, judge, self.known)
+        value, chi_square = float(found.value), float(found.chi_square)
+        self.history.append((value, chi_square))
+        if value < self.best_value:
+            self.best, self.best_value = self.learnt, value
+        if self.report is not None:
+            self.report(Progress(len(self.history) - 1, chi_square, time.monotonic() - self.began))
+        return value, dataclasses.replace(judge, seen=found.seen)
+
+
+@jax.jit
+def _not_of_slope(slopes: Slopes) -> Map:
+    """Brightness over what it is at such a slope on average: what a microscope that is not as described makes of level
+    and leaning pixels is no yield. Gradient: none."""
+    along, across, up = unit_normals(jnp.stack([slopes.slope_x, slopes.slope_y]))
+    one = jnp.ones_like(up)
+    terms = jnp.stack([one, along, across, up, along**2, along * across, across**2]).reshape(7, -1)
+    fitted = jnp.linalg.lstsq(terms.T, slopes.brightness.ravel())[0] @ terms
+    return slopes.brightness / fitted.reshape(up.shape)
+
+
+def _part_of(given: Given, random: np.random.Generator) -> Given:
+    """A part to step by, anywhere in the image, no larger than needed."""
+    whole = given.place.whole
+    shape = tuple(min(n, _PART) for n in whole)
+    top, left = (random.integers(n - part + 1) for n, part in zip(whole, shape, strict=True))
+    return _part(given, Place(jnp.int32(top), jnp.int32(left), shape, whole))
+
+
+_part = jax.jit(Given.part)
+
+
+def _information(level_deg: float) -> float:
+    """Of the mean slope along either axis."""
+    return DISCOUNT / math.tan(math.radians(level_deg)) ** 2 if level_deg < 90 else 0.0
+
+
+@cache
+def _optimiser(moves: MovedParts | None, finetune: bool, rate: float, steps: int) -> Any:
+    """Adam on what is moved, ever slower. The same object for the same choice: no second loop is compiled anew."""
+    import optax
+
+    def label(path: Any, _: Any) -> str:
+        names = tuple(getattr(part, "key", getattr(part, "name", part)) for part in path)
+        if names[0] == "missed":
+            return "numbers" if finetune else "stay"
+        return "network" if moves is not None and moves.takes(tuple(map(str, names[1:]))) else "stay"
+
+    slower, numbers = (optax.cosine_decay_schedule(of, steps) for of in (rate, _NUMBERS_RATE))
+    kinds = {"network": optax.adam(slower), "numbers": optax.adam(numbers), "stay": optax.set_to_zero()}
+    return optax.multi_transform(kinds, lambda tree: jax.tree_util.tree_map_with_path(label, tree))

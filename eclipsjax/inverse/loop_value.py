@@ -1,0 +1,173 @@
+"""What the self-supervised loop goes down: how badly the images are told from noisier ones of the same scene.
+
+So that a network does not learn their noise, images are taken apart into two noisier sets whose noise is independent
+(recorrupted-to-recorrupted, Pang and others 2021): y + a z goes in, y - z / a must come out, z drawn as the noise is.
+What tells the second best is then what tells the images without their noise best. Between the network's normals and
+the simulator stand heights: normals that belong to no surface explain nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from eclipsjax._types import PerSegment, Scalar, SignalStack
+from eclipsjax.inverse.adapted import LevelPixel, Seen, seen_by, without
+from eclipsjax.inverse.explained import left_by
+from eclipsjax.inverse.measurement import Measurement
+from eclipsjax.inverse.method import Task
+from eclipsjax.inverse.misfit import DISCOUNT
+from eclipsjax.inverse.unhidden import Unseen, evidence_with
+from eclipsjax.nn.evidence import Answer, Evidence, slopes_along
+from eclipsjax.nn.from_normals import FromNormals
+from eclipsjax.nn.place import Place
+from eclipsjax.nn.unet import NormalNet
+
+# a: how much more noise goes in, over the noise there is; 1 / a of it has what must come out.
+_APART = 0.5
+_FARTHER = 1.0 + 1.0 / _APART**2
+# Residuals, in standard deviations, beyond which a level pulls no harder.
+_OUTLIER = 6.0
+# Share of what it says is hidden by which a simulator may be off.
+_OF_HIDDEN = 0.1
+# Pixels along the border of a part of the image that do not count: what hides them may lie outside.
+_MARGIN = 16
+
+
+class Learnt(NamedTuple):
+    """What the loop moves: parameters of the network and of what the physics misses."""
+
+    network: Any
+    missed: Any
+
+
+class Known(eqx.Module):
+    """What the whole loop holds fixed: the task, its level pixel, the yield's spread, how level the specimen is."""
+
+    task: Task
+    simulator: FromNormals
+    flat: LevelPixel
+    spread: Scalar
+    level_information: Scalar
+    network_config: Any = eqx.field(static=True)
+    missed_config: Any = eqx.field(static=True)
+
+    def factors(self, learnt: Learnt, given: Given) -> tuple[SignalStack, Scalar]:
+        """What the microscope's signal is over the simulator's, and how unlikely that is. Gradient: exact."""
+        from eclipsjax.nn.finetune import factors
+
+        return factors(self.missed_config, learnt.missed, *given.seen, self.flat.signal, self.flat.lean, given.place)
+
+
+class Given(eqx.Module):
+    """What a round holds fixed: two sets of noisier levels, what is hidden, the surface as it was last seen, what each
+    level weighs, and of which part of the image.
+
+    `beyond`: by how much the whole surface's mean slopes exceed this part's, `(2,)`.
+    """
+
+    entered: Measurement
+    asked: Measurement
+    unseen: Unseen
+    seen: Seen
+    weight: SignalStack
+    place: Place
+    beyond: Float[Array, "2"]
+
+    def part(self, place: Place) -> Given:
+        """Of a part of the image. Gradient: exact."""
+        maps = self.entered, self.asked, self.unseen, self.seen, self.weight
+        slopes = slopes_along(self.seen.normals)
+        beyond = jnp.mean(slopes, axis=(1, 2)) - jnp.mean(place.of(slopes), axis=(1, 2))
+        return Given(*place.of(maps), place, beyond)
+
+
+class Judged(NamedTuple):
+    """Value, mean square of what the images' noise leaves (1 if nothing else), and the surface that came out."""
+
+    value: Scalar
+    chi_square: Scalar
+    seen: Seen
+
+
+@jax.jit
+def apart(measurement: Measurement, key: Array) -> tuple[Measurement, Measurement]:
+    """Two noisier measurements whose noise is independent; levels that were cut off stay. Gradient: none."""
+    m = measurement
+    own, common = jax.random.split(key)
+    std = m.std[:, None, None]
+    share = m.noise.common.astype(m.level.dtype)
+    counted = jnp.maximum(m.level, 0.0) / m.noise.electrons.astype(m.level.dtype)
+    drawn = jnp.sqrt((1.0 - share) * std**2 + counted) * jax.random.normal(own, m.level.shape, m.level.dtype)
+    drawn += jnp.sqrt(share) * std * jax.random.normal(common, (1, *m.level.shape[1:]), m.level.dtype)
+    drawn = jnp.where(m.measured, drawn, 0.0)
+    more = math.sqrt(1.0 + _APART**2)
+    noisier = dataclasses.replace(
+        m.noise, additive_std=more * m.noise.additive_std, electrons=m.noise.electrons / more**2
+    )
+    entered = dataclasses.replace(m, level=m.level + _APART * drawn, noise=noisier)
+    return entered, dataclasses.replace(m, level=m.level - drawn / _APART)
+
+
+@jax.jit
+def weight_of(answer: Answer, evidence: Evidence, flat: LevelPixel, brightness: Scalar, std: PerSegment) -> SignalStack:
+    """What a level weighs, at most 1: less where the model may be off by more than the noise, `(segment, y, x)`.
+
+    By as much as the network doubts its normals, and by a share of what the simulator says is hidden. Else what the
+    network smooths and the simulator rounds would be taken for the microscope's. Gradient: none.
+    """
+    leaning = jnp.sqrt(jnp.sum(flat.lean**2, axis=1))[:, None, None]
+    off = (leaning * answer.doubt[None]) ** 2 + (_OF_HIDDEN * evidence.hidden) ** 2
+    of_level = (brightness * flat.signal / std)[:, None, None]
+    return jax.lax.stop_gradient(1.0 / (1.0 + of_level**2 * off))
+
+
+@jax.jit
+def corrected(learnt: Learnt, given: Given, known: Known) -> Measurement:
+    """What entered, as the physics alone would have made it. Gradient: exact."""
+    return without(known.factors(learnt, given)[0], given.entered)
+
+
+@jax.jit
+def judged(learnt: Learnt, given: Given, known: Known) -> Judged:
+    """Half the sum of squared residuals, outliers held, with what is expected of the rest. Gradient: exact in what is
+    learnt."""
+    task = known.task
+    factor, unlikely = known.factors(learnt, given)
+    rest = task.table, task.emission, task.pixel_size_nm
+    evidence = evidence_with(given.unseen, without(factor, given.entered), *rest)
+    seen = seen_by(NormalNet(learnt.network, known.network_config, ""), evidence, known.simulator, task)
+    left, _ = left_by(task.blurred(factor * seen.signal), given.asked, known.spread)
+    square = (left / task.measurement.std[:, None, None]) ** 2 / _FARTHER
+    far = square > _OUTLIER**2
+    robust = jnp.where(far, 2.0 * _OUTLIER * jnp.sqrt(jnp.where(far, square, 1.0)) - _OUTLIER**2, square)
+    weight = _within(given.weight, given.place)
+    counted = math.prod(given.place.whole) / math.prod(_within(seen.signal, given.place).shape[1:])
+    lean = jnp.mean(slopes_along(seen.normals), axis=(1, 2)) + given.beyond
+    value = 0.5 * _FARTHER * counted * jnp.sum(weight * _within(robust, given.place))
+    value += DISCOUNT * unlikely + 0.5 * known.level_information * jnp.sum(lean**2)
+    chi_square = 1.0 + _FARTHER * (jnp.sum(weight * _within(square, given.place)) / jnp.sum(weight) - 1.0)
+    return Judged(value, chi_square, jax.lax.stop_gradient(seen))
+
+
+def _within(maps: SignalStack, place: Place) -> SignalStack:
+    """Without the border, where this is but a part of the image."""
+    return maps if place.is_all else maps[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+
+
+@partial(jax.jit, static_argnums=0)
+def step(optimiser: Any, learnt: Learnt, memory: Any, given: Given, known: Known) -> tuple[Learnt, Any, Scalar]:
+    """One step down the value per pixel of the whole image. Gradient: none."""
+    import optax
+
+    pixels = math.prod(given.place.whole)
+    value, slope = jax.value_and_grad(lambda p: judged(p, given, known).value / pixels)(learnt)
+    updates, memory = optimiser.update(slope, memory, learnt)
+    return optax.apply_updates(learnt, updates), memory, value
