@@ -38,7 +38,7 @@ from eclipsjax.nn.unet import NormalNet
 # Width of the parts of the image that steps are taken by.
 _PART = 224
 # Chi-square per degree of freedom up to which the images count as explained.
-_EXPLAINED = 1.3
+_EXPLAINED = 1.5
 # Steps of Adam on numbers that are told in units of what is expected of them.
 _NUMBERS_RATE = 0.15
 
@@ -87,6 +87,9 @@ class ClosedLoop(Method):
         loop = _Loop(task, self, report)
         outcome, adapted = loop.run()
         found = adapted.found(task)
+        # Steps grow shorter to the end: what is not explained then is not for this loop to explain.
+        if outcome is Outcome.CONVERGED and float(found.chi_square) > _EXPLAINED:
+            outcome = Outcome.UNEXPLAINED
         history = jnp.asarray(np.asarray(loop.history).reshape(-1, 2), found.height_nm.dtype)
         found = dataclasses.replace(found, outcome=outcome, history=history)
         if self.then is None or outcome is Outcome.INTERRUPTED:
@@ -151,8 +154,7 @@ class _Loop:
             value, judge = self._judge(self._looked(judge))
             if not math.isfinite(value):
                 return Outcome.DIVERGED
-        # Steps grow shorter to the end: what is not explained then is not for this loop to explain.
-        return Outcome.CONVERGED if self.history[-1][1] < _EXPLAINED else Outcome.UNEXPLAINED
+        return Outcome.CONVERGED
 
     def _first_given(self, key: Array) -> Given:
         """Everything for the first time: no factors, nothing known of what is hidden."""
