@@ -25,7 +25,7 @@ AFM = Path(__file__).resolve().parents[2] / "shared" / "data" / "afm"
 # Widths at which the numbers below hold; counts of scattered things grow with the area.
 _COUNTED_PX = 128
 # Directions around a pixel behind the images: four times as many as reconstruction takes.
-_AZIMUTHS = 128
+AZIMUTHS = 128
 
 
 class Specimen(NamedTuple):
@@ -248,15 +248,19 @@ class Recording(NamedTuple):
     hidden: np.ndarray
 
 
-def recorded(specimen: Specimen, condition: Condition, name: str, seed: int = 0) -> Recording:
-    """The images of a specimen called `name`, which seeds the noise; those of a perturbed scope where not known."""
+def recorded(
+    specimen: Specimen, condition: Condition, name: str, seed: int = 0, true_scope: ej.Microscope | None = None
+) -> Recording:
+    """The images of a specimen called `name`, which seeds the noise; those of a perturbed scope where not known, or of
+    the one that is given."""
     scope = nominal_scope(condition.segments)
     drawn = zlib.crc32(name.encode()) % 2**16 + 1000 * seed
-    true_scope = scope if condition.is_known else perturbed_scope(scope, drawn)
+    if true_scope is None:
+        true_scope = scope if condition.is_known else perturbed_scope(scope, drawn)
     surface = specimen.surface
     table = acceptance(true_scope, surface)
-    signal = ej.render(surface, table, _AZIMUTHS)
-    alone = ej.render(surface, table, _AZIMUTHS, horizon=ej.NoRelief())
+    signal = ej.render(surface, table, AZIMUTHS)
+    alone = ej.render(surface, table, AZIMUTHS, horizon=ej.NoRelief())
     hidden = np.asarray((signal < 0.98 * alone).any(axis=0))
     key = jax.random.fold_in(jax.random.key(drawn), round(condition.ratio))
     images = ej.record(signal, true_scope, key, condition.camera)

@@ -11,16 +11,13 @@ nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,8 +25,20 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+from _kept import keep, kept_in  # noqa: E402
+from _looped import INSIDE, OUTSIDE, seen_from  # noqa: E402
 from _machine import header, write_results  # noqa: E402
-from _scenes import HIDING, SCENES, Condition, Recording, Specimen, nominal_scope, real, recorded  # noqa: E402
+from _scenes import (  # noqa: E402
+    AZIMUTHS,
+    HIDING,
+    SCENES,
+    Condition,
+    Recording,
+    Specimen,
+    acceptance,
+    real,
+    recorded,
+)
 from _scores import scores_of  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
@@ -49,10 +58,7 @@ NOISY = [Condition(ratio, True, segments) for ratio in (8.0, 11.0) for segments 
 CLEAR = [Condition(ratio, True, segments) for ratio in (30.0, 100.0) for segments in (4, 3)]
 # Scenes of families that no lesson was drawn from, and others; where the loop is asked.
 LOOPED = ("step bunch", "rough", "islands", "particles", "AFM grains", "imprint")
-INSIDE, OUTSIDE = "as believed", "gains 8 %, 15 % farther"
 DRAWS = (1, 2, 3)
-_GAINS_OFF, _FARTHER = (1.08, 0.93, 0.94, 1.05), 1.15
-_AZIMUTHS = 128
 NOTES = """\
 - height %: rms height error, a plane removed, in % of the truth's peak to valley. normals deg: mean angle between the
   normals of the heights and those of the truth, both by central differences. Root mean square over the draws of noise.
@@ -61,23 +67,6 @@ NOTES = """\
   farther off than its owner believes: outside what lessons were drawn from (5 %, 10 %). Nobody is told.
 - cycle: rms of the exact simulator's image of the heights less its image of the truth, over the mean signal.
 """.splitlines()
-
-
-def outside(scope: ej.Microscope) -> ej.Microscope:
-    """The microscope of `OUTSIDE`."""
-    where = lambda s: (s.detector.segments.gain, s.detector.distance_mm)  # noqa: E731
-    return eqx.tree_at(where, scope, (real(_GAINS_OFF), scope.detector.distance_mm * _FARTHER))
-
-
-def looked_at(specimen: Specimen, condition: Condition, name: str, draw: int, state: str) -> Recording:
-    """The images, from the microscope that is believed in or from the other one."""
-    recording = recorded(specimen, condition, name, draw)
-    if state == INSIDE:
-        return recording
-    true = outside(nominal_scope(condition.segments))
-    signal = ej.render(specimen.surface, ej.acceptance(true), _AZIMUTHS)
-    key = jax.random.fold_in(jax.random.key(draw), round(condition.ratio))
-    return recording._replace(images=ej.record(signal, true, key, condition.camera))
 
 
 def cell(name: str, condition: Condition, state: str, methods: Iterable[str], draws: Iterable[int], pixels: int):
@@ -89,7 +78,7 @@ def cell(name: str, condition: Condition, state: str, methods: Iterable[str], dr
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for draw in draws:
-            recording = looked_at(specimen, condition, name, draw, state)
+            recording = seen_from(specimen, condition, name, draw, state)
             for method, scores in found.items():
                 scores.append(_scores(METHODS[method](), recording, specimen))
     squares = {m: {f: np.mean([s[f] ** 2 for s in rows]) for f in rows[0]} for m, rows in found.items()}
@@ -98,23 +87,12 @@ def cell(name: str, condition: Condition, state: str, methods: Iterable[str], dr
 
 
 def _scores(method: Any, recording: Recording, specimen: Specimen) -> dict[str, float]:
-    began = time.perf_counter()
     result = ej.reconstruct(recording.images, recording.pixel_nm, recording.scope, method, recording.camera)
     height = np.asarray(result.height_nm, np.float64)
-    seconds = time.perf_counter() - began
-    table = ej.acceptance(recording.scope)
-    images = [
-        np.asarray(ej.render(ej.Surface(real(h), real(recording.pixel_nm)), table, _AZIMUTHS))
-        for h in (height, specimen.height_nm)
-    ]
+    surfaces = (ej.Surface(real(h), real(recording.pixel_nm)) for h in (height, specimen.height_nm))
+    images = [np.asarray(ej.render(s, acceptance(recording.scope, s), AZIMUTHS)) for s in surfaces]
     cycle = 100 * np.sqrt(np.mean((images[0] - images[1]) ** 2)) / images[1].mean()
-    chi_square = float(result.chi_square)
-    return {
-        **scores_of(height, specimen, recording.hidden),
-        "cycle": float(cycle),
-        "chi": chi_square,
-        "seconds": seconds,
-    }
+    return {**scores_of(height, specimen, recording.hidden), "cycle": float(cycle)}
 
 
 def asked(quick: bool) -> list[tuple[str, Condition, str, tuple[str, ...], tuple[int, ...]]]:
@@ -130,8 +108,7 @@ def asked(quick: bool) -> list[tuple[str, Condition, str, tuple[str, ...], tuple
 
 def all_cells(quick: bool, pixels: int, resume: Path | None) -> list[dict[str, Any]]:
     """Every cell whose specimen is there, those in the file `resume` not again."""
-    lines = resume.read_text().splitlines() if resume is not None and resume.is_file() else []
-    done = {_key(e): e for e in map(json.loads, lines) if e["pixels"] == pixels}
+    done = {_key(e): e for e in kept_in(resume) if e["pixels"] == pixels}
     found, whole = [], asked(quick)
     for k, (name, condition, state, methods, draws) in enumerate(whole):
         key = (name, condition.label, state, methods)
@@ -139,10 +116,7 @@ def all_cells(quick: bool, pixels: int, resume: Path | None) -> list[dict[str, A
             made = cell(name, condition, state, methods, draws, pixels)
             if made is None:
                 continue
-            done[key] = made
-            if resume is not None:
-                with resume.open("a") as file:
-                    file.write(json.dumps(made) + "\n")
+            done[key] = keep(resume, made)
             told = ", ".join(f"{m} {s['plane']:.2f} % {s['normals']:.2f} deg" for m, s in made["scores"].items())
             print(f"[{k + 1}/{len(whole)}] {name}, {condition.label}, {state}: {told}", file=sys.stderr, flush=True)
             if k % 12 == 0:

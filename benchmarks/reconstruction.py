@@ -11,7 +11,6 @@ on three scenes and writes nothing.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -23,6 +22,7 @@ import jax
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
+from _kept import keep, kept_in  # noqa: E402
 from _machine import header, write_results  # noqa: E402
 from _scenes import CONDITIONS, SCENES, Condition  # noqa: E402
 from _scores import SEED, bound_row, cell  # noqa: E402
@@ -63,20 +63,6 @@ NOTES = """\
 """.splitlines()
 
 
-def _cached(path: Path | None) -> list[dict[str, Any]]:
-    if path is None or not path.is_file():
-        return []
-    whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    return [json.loads(line) for line in whole]
-
-
-def _kept(path: Path | None, entry: dict[str, Any]) -> dict[str, Any]:
-    if path is not None:
-        with path.open("a") as file:
-            file.write(json.dumps(entry) + "\n")
-    return entry
-
-
 def all_cells(
     names: list[str], conditions: list[Condition], pixels: int, resume: Path | None
 ) -> tuple[Cells, list[str]]:
@@ -93,7 +79,7 @@ def all_cells(
             if found is None:
                 absent.append(name)
                 continue
-            done[key] = _kept(resume, found)
+            done[key] = keep(resume, found)
             _progress(k, total, found, time.perf_counter() - began)
             if k % _CELLS_KEPT == 0:
                 # Compiled programs hold memory mappings, of which a Linux process may have 65,530.
@@ -105,7 +91,7 @@ def all_cells(
 def _done(resume: Path | None, pixels: int) -> dict[int, Cells]:
     """Finished cells by their draw."""
     found: dict[int, Cells] = {}
-    for entry in _cached(resume):
+    for entry in kept_in(resume):
         if entry.get("pixels") == pixels and "scores" in entry:
             found.setdefault(entry["draw"], {})[entry["scene"], entry["condition"]] = entry
     return found
@@ -118,7 +104,7 @@ def more_draws(cells: Cells, pixels: int, resume: Path | None) -> dict[tuple[str
     done = _done(resume, pixels)
     for key in missed(cells):
         found[key] = [
-            done.get(draw, {}).get(key) or _kept(resume, cell(key[0], conditions[key[1]], pixels, draw))
+            done.get(draw, {}).get(key) or keep(resume, cell(key[0], conditions[key[1]], pixels, draw))
             for draw in MORE_DRAWS
         ]
         print(f"{len(MORE_DRAWS)} more draws: {', '.join(key)}", file=sys.stderr, flush=True)
@@ -128,10 +114,10 @@ def more_draws(cells: Cells, pixels: int, resume: Path | None) -> dict[tuple[str
 
 def all_bounds(names: list[str], resume: Path | None) -> list[dict[str, Any]]:
     """The bound's rows, those in the file `resume` not again."""
-    done = {e["scene"]: e for e in _cached(resume) if "bound" in e}
+    done = {e["scene"]: e for e in kept_in(resume) if "bound" in e}
     for name in names:
         if name not in done and (row := bound_row(name, MIDDLE, BOUND_SEEDS)) is not None:
-            done[name] = _kept(resume, row)
+            done[name] = keep(resume, row)
             print(f"bound, {name}: {row}", file=sys.stderr, flush=True)
     return [done[name] for name in names if name in done]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from eclipsjax import __version__
 from eclipsjax._types import InputError
-from eclipsjax.cli._running import remembering_ctrl_c
+from eclipsjax.cli._running import INTERRUPTED, remembering_ctrl_c
 from eclipsjax.cli.calibrate import calibrate
 from eclipsjax.cli.demo import demo
 from eclipsjax.cli.export import export
@@ -28,7 +28,7 @@ from eclipsjax.cli.scope import scope
 from eclipsjax.cli.simulate import simulate
 from eclipsjax.cli.train import train
 
-INPUT_ERROR, FAILURE, INTERRUPTED = 2, 1, 130
+INPUT_ERROR, FAILURE = 2, 1
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -55,6 +55,18 @@ class Measured:
         )
         return typical
 
+    def recorded(self, tell: Callable[[str], None]) -> dict[str, Any]:
+        """What `reconstruct` takes of it, by name."""
+        from eclipsjax.imaging.camera import Camera
+
+        return {
+            "images": self.set.images,
+            "pixel_size_nm": self.set.pixel_size_nm,
+            "scope": self.scope,
+            "camera": Camera(self.counts_per_signal(tell)),
+            "grey_range": self.grey_range,
+        }
+
     def _counts_told(self) -> float | None:
         """What eclipsjax wrote into the images when it simulated them."""
         told = {record.raw.get("counts_per_signal") for record in self.set.records}

@@ -17,6 +17,9 @@ import click
 
 from eclipsjax._types import InputError
 
+# What a shell gives a command that Ctrl-C ended.
+INTERRUPTED = 130
+
 force_option = click.option("--force", is_flag=True, help="Overwrite results that are already there.")
 progress_option = click.option(
     "--progress/--no-progress", default=None, help="Progress bar (on by default where stderr is a terminal)."

@@ -12,6 +12,7 @@ import click
 
 from eclipsjax._types import InputError
 from eclipsjax.cli._running import (
+    INTERRUPTED,
     finite,
     microscope_option,
     output_option,
@@ -22,12 +23,10 @@ from eclipsjax.cli._running import (
 )
 
 if TYPE_CHECKING:
-    from eclipsjax.cli._images import Measured
     from eclipsjax.inverse.method import Method
 
 # Seconds for which a file must not have grown, and between two looks at the folder.
 _SETTLED_S, _LOOK_S = 0.5, 0.2
-_INTERRUPTED = 130
 LOG, _COLUMNS = "frames.csv", ("frame", "seconds", "chi_square", "outcome", "warnings")
 
 
@@ -68,7 +67,7 @@ def frames(folder: Path, microscope: Path, output: Path, pixel_size_nm: float | 
             loop.take(frame)
     except KeyboardInterrupt:
         tell(f"interrupted: {loop.summary()}")
-        click.get_current_context().exit(_INTERRUPTED)
+        click.get_current_context().exit(INTERRUPTED)
     tell(loop.summary())
 
 
@@ -105,25 +104,22 @@ class _Frames:
 
     def _reconstructed(self, frame: Path) -> Any:
         from eclipsjax.cli._images import read_measured
-        from eclipsjax.imaging.camera import Camera
         from eclipsjax.inverse.pipeline import reconstruct
 
         files = sorted(f for f in frame.iterdir() if f.is_file()) if frame.is_dir() else [frame]
         measured = read_measured(files, self.microscope, self.pixel_size_nm, self._once)
-        camera = Camera(measured.counts_per_signal(self._once))
+        recorded = measured.recorded(self._once)
         if self.method is None:
-            self.method = self._chosen(measured, camera)
-        images, pixel, scope = measured.set.images, measured.set.pixel_size_nm, measured.scope
-        return reconstruct(images, pixel, scope, self.method, camera, grey_range=measured.grey_range)
+            self.method = self._chosen(recorded)
+        return reconstruct(**recorded, method=self.method)
 
-    def _chosen(self, measured: Measured, camera: Any) -> Method:
+    def _chosen(self, recorded: dict[str, Any]) -> Method:
         from eclipsjax.inverse.pipeline import Photometric, adapted
         from eclipsjax.inverse.supervised import Supervised
         from eclipsjax.nn.dsm import DeepSimulator
 
         if self.name == "adapted":
-            images, pixel, scope = measured.set.images, measured.set.pixel_size_nm, measured.scope
-            return adapted(images, pixel, scope, camera=camera, grey_range=measured.grey_range)
+            return adapted(**recorded)
         if self.name == "quick":
             return Supervised(simulator=DeepSimulator.shipped())
         return Photometric() if self.name == "photometric" else Supervised()

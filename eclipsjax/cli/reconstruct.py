@@ -123,18 +123,9 @@ def _method(name: str, iterations: int, level_deg: float, solved: dict[str, floa
 def _reconstruct(measured: Measured, method: Method, stages: Stages) -> Reconstruction:
     import dataclasses
 
-    from eclipsjax.imaging.camera import Camera
     from eclipsjax.inverse.pipeline import reconstruct
 
-    result = stages.refine(
-        reconstruct,
-        measured.set.images,
-        measured.set.pixel_size_nm,
-        measured.scope,
-        method,
-        camera=Camera(measured.counts_per_signal(stages.note)),
-        grey_range=measured.grey_range,
-    )
+    result = stages.refine(reconstruct, **measured.recorded(stages.note), method=method)
     stages.note(f"{result.sentence} chi-square {float(result.chi_square):.3g} per degree of freedom.")
     for sentence in result.warnings:
         if sentence != result.sentence:

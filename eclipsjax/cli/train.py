@@ -8,9 +8,8 @@ from typing import Any
 
 import click
 
-from eclipsjax.cli._running import prepare_libraries, progress_option, stop_if_interrupted
+from eclipsjax.cli._running import INTERRUPTED, prepare_libraries, progress_option, stop_if_interrupted
 
-_INTERRUPTED = 130
 _PRESETS = ("tiny", "cpu", "gpu")
 
 _folder_option = click.option(
@@ -212,7 +211,7 @@ def _with_progress(
         except KeyboardInterrupt:
             where = f"after step {saved}" if saved else "before its first checkpoint of this run"
             click.echo(f"eclipsjax: stopped {where}: the same command goes on from the last checkpoint.", err=True)
-            raise click.exceptions.Exit(_INTERRUPTED) from None
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 def _save(network: Any, file: Path) -> None:

@@ -11,19 +11,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from eclipsjax._types import InputError, PerSegment, SignalStack
+from eclipsjax._types import InputError, PerSegment, Scalar, SignalStack
 from eclipsjax.inverse.brought_back import slopes_of_relief
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.method import Method, Progress, Task
-from eclipsjax.inverse.photometric import flat_response
+from eclipsjax.inverse.photometric import check_directions, flat_response
 from eclipsjax.inverse.reconstruction import Found
 from eclipsjax.inverse.supervised import found_by_network, unlike_training
-from eclipsjax.inverse.unhidden import evidence_with, seen_signal, unit_normals, unseen_by
-from eclipsjax.nn.evidence import Answer, Evidence
+from eclipsjax.inverse.unhidden import evidence_with, seen_signal, unseen_by
+from eclipsjax.nn.evidence import Answer, Evidence, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
+from eclipsjax.nn.place import Place
 from eclipsjax.nn.unet import NormalNet
-from eclipsjax.specimen.emission import Lambertian
 
 # Rounds of looking for what is hidden, in the beginning and from what is known already.
 LOOKS, MORE_LOOKS = 4, 2
@@ -39,10 +39,16 @@ class LevelPixel(eqx.Module):
     def of(cls, task: Task) -> LevelPixel:
         """Averaged over the field. Gradient: exact in the table."""
         shape = task.measurement.level.shape[1:]
-        law = Lambertian() if task.emission is None else task.emission
-        flat = jnp.mean(flat_response(task.table, law, shape, task.pixel_size_nm), axis=(2, 3))
+        flat = jnp.mean(flat_response(task.table, task.law, shape, task.pixel_size_nm), axis=(2, 3))
         flat = flat.astype(task.measurement.level.dtype)
         return cls(flat[:, 0], flat[:, 1:] / flat[:, :1])
+
+    def factors(self, config: Any, missed: Any, seen: Seen, place: Place | None = None) -> tuple[SignalStack, Scalar]:
+        """What the microscope's signal is over the simulator's, `(segment, y, x)`, and how unlikely that is.
+        Gradient: exact."""
+        from eclipsjax.nn.finetune import factors
+
+        return factors(config, missed, *seen, self.signal, self.lean, place)
 
 
 class Seen(NamedTuple):
@@ -92,7 +98,10 @@ class Adapted(Method):
 
     def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
         """In one go: nothing to report."""
-        corrected, evidence = self.corrected(task)
+        return self.found_from(task, *self.corrected(task))
+
+    def found_from(self, task: Task, corrected: Task, evidence: Evidence) -> Found:
+        """From what `corrected` gives of the task on."""
         answer = Answer(self.network(evidence).slopes, self.doubter(evidence).doubt)
         found = found_by_network(corrected, self.simulator, evidence, answer, self.integrator)
         return dataclasses.replace(found, warnings=unlike_training(task))
@@ -108,18 +117,14 @@ class Adapted(Method):
                 f"there are {count} segments, but this was adapted to images of {self.missed_config.segments}: adapt "
                 "it to these."
             )
+        check_directions(task.table, task.law)
         flat = LevelPixel.of(task)
         seen, missing, measurement = Seen.level(task, flat), None, task.measurement
         rest = task.emission, task.pixel_size_nm
         for looks in (LOOKS, MORE_LOOKS):
-            corrected = without(self.factor(seen, flat), measurement)
+            factor, _ = flat.factors(self.missed_config, self.missed, seen)
+            corrected = without(factor, measurement)
             unseen = unseen_by(corrected, task.table, self.simulator, *rest, looks, missing)
             evidence = evidence_with(unseen, corrected, task.table, *rest)
             seen, missing = seen_by(self.network, evidence, self.simulator, task), unseen.missing
         return dataclasses.replace(task, measurement=corrected), evidence
-
-    def factor(self, seen: Seen, flat: LevelPixel) -> SignalStack:
-        """What the microscope's signal is over the simulator's, `(segment, y, x)`. Gradient: exact."""
-        from eclipsjax.nn.finetune import factors
-
-        return factors(self.missed_config, self.missed, *seen, flat.signal, flat.lean)[0]

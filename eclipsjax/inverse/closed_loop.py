@@ -18,19 +18,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from eclipsjax._types import InputError, Map, Scalar, as_real, concrete, shown, whole_number
+from eclipsjax._types import InputError, Map, Scalar, as_real, shown, whole_number
 from eclipsjax.inverse.adapted import LOOKS, MORE_LOOKS, Adapted, LevelPixel, Seen
 from eclipsjax.inverse.integrators.outlying import typical
 from eclipsjax.inverse.integrators.poisson import Poisson
+from eclipsjax.inverse.lean import check_level, level_information
 from eclipsjax.inverse.loop_value import Given, Known, Learnt, apart, corrected, judged, step, weight_of
 from eclipsjax.inverse.method import Method, Progress, Task
-from eclipsjax.inverse.misfit import DISCOUNT
 from eclipsjax.inverse.moved_parts import AllParts, MovedParts
 from eclipsjax.inverse.photometric import Slopes
 from eclipsjax.inverse.reconstruction import Found, Outcome
 from eclipsjax.inverse.refine import Refined
 from eclipsjax.inverse.supervised import networks
-from eclipsjax.inverse.unhidden import evidence_with, unit_normals, unseen_by
+from eclipsjax.inverse.unhidden import evidence_with, unseen_by
+from eclipsjax.nn.evidence import unit_normals
 from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.nn.place import Place
 from eclipsjax.nn.unet import NormalNet
@@ -74,9 +75,7 @@ class ClosedLoop(Method):
         whole_number("steps", self.steps, 1)
         if not self.rate > 0:
             raise InputError(f"rate is {self.rate}: give a positive learning rate.")
-        level = concrete(self.level_deg)
-        if level is not None and not (0 < level < 90 or level == math.inf):
-            raise InputError(f"level_deg is {level}: give degrees between 0 and 90 (inf: not known).")
+        check_level(self.level_deg)
         if self.moves is not None and not isinstance(self.moves, MovedParts):
             raise InputError(
                 f"moves is {shown(self.moves)}: give AllParts(), Decoder(), Normalisation(), InputFeatures() or None."
@@ -86,7 +85,8 @@ class ClosedLoop(Method):
         """Heights of the best round. KeyboardInterrupt ends the loop, not the program."""
         loop = _Loop(task, self, report)
         outcome, adapted = loop.run()
-        found = adapted.found(task)
+        corrected_task, evidence = adapted.corrected(task)
+        found = adapted.found_from(task, corrected_task, evidence)
         # Steps grow shorter to the end: what is not explained then is not for this loop to explain.
         if outcome is Outcome.CONVERGED and float(found.chi_square) > _EXPLAINED:
             outcome = Outcome.UNEXPLAINED
@@ -94,7 +94,7 @@ class ClosedLoop(Method):
         found = dataclasses.replace(found, outcome=outcome, history=history)
         if self.then is None or outcome is Outcome.INTERRUPTED:
             return found
-        refined = self.then.found_from(found.height_nm, adapted.corrected(task)[0], report)
+        refined = self.then.found_from(found.height_nm, corrected_task, report)
         return dataclasses.replace(refined, warnings=found.warnings)
 
     def adapted(self, task: Task, report: Callable[[Progress], None] | None = None) -> tuple[Outcome, Adapted]:
@@ -119,7 +119,7 @@ class _Loop:
             simulator=simulator,
             flat=LevelPixel.of(task),
             spread=task.spread_of(_not_of_slope(slopes)).astype(dtype),
-            level_information=jnp.asarray(_information(float(method.level_deg)), dtype),
+            level_information=jnp.asarray(level_information(method.level_deg), dtype),
             network_config=self.network.config,
             missed_config=missed,
         )
@@ -143,7 +143,7 @@ class _Loop:
         key = jax.random.key(self.method.seed)
         judge = self._first_given(jax.random.fold_in(key, 0))
         memory = self.optimiser.init(self.learnt)
-        value, judge = self._judge(judge)
+        _, judge = self._judge(judge)
         for number in range(1, self.method.rounds + 1):
             given = self._other_noise(jax.random.fold_in(key, number), judge)
             for _ in range(self.method.steps):
@@ -211,11 +211,6 @@ def _part_of(given: Given, random: np.random.Generator) -> Given:
 
 
 _part = jax.jit(Given.part)
-
-
-def _information(level_deg: float) -> float:
-    """Of the mean slope along either axis."""
-    return DISCOUNT / math.tan(math.radians(level_deg)) ** 2 if level_deg < 90 else 0.0
 
 
 @cache

@@ -23,7 +23,8 @@ from eclipsjax.inverse.adapted import LevelPixel, Seen, seen_by, without
 from eclipsjax.inverse.explained import left_by
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.method import Task
-from eclipsjax.inverse.misfit import DISCOUNT
+from eclipsjax.inverse.misfit import DISCOUNT, held_back
+from eclipsjax.inverse.tiles import centre_mm
 from eclipsjax.inverse.unhidden import Unseen, evidence_with
 from eclipsjax.nn.evidence import Answer, Evidence, slopes_along
 from eclipsjax.nn.from_normals import FromNormals
@@ -60,10 +61,14 @@ class Known(eqx.Module):
     missed_config: Any = eqx.field(static=True)
 
     def factors(self, learnt: Learnt, given: Given) -> tuple[SignalStack, Scalar]:
-        """What the microscope's signal is over the simulator's, and how unlikely that is. Gradient: exact."""
-        from eclipsjax.nn.finetune import factors
+        """Those of `LevelPixel`, of the part that is given. Gradient: exact."""
+        return self.flat.factors(self.missed_config, learnt.missed, given.seen, given.place)
 
-        return factors(self.missed_config, learnt.missed, *given.seen, self.flat.signal, self.flat.lean, given.place)
+    def task_of(self, place: Place) -> Task:
+        """The task with what the detector accepts as seen from a part of the image. Gradient: exact."""
+        start, pixel = jnp.stack([place.top, place.left]).astype(self.spread.dtype), self.task.pixel_size_nm
+        table = self.task.table.of_part(centre_mm(start, place.shape, place.whole, pixel))
+        return dataclasses.replace(self.task, table=table)
 
 
 class Given(eqx.Module):
@@ -139,15 +144,14 @@ def corrected(learnt: Learnt, given: Given, known: Known) -> Measurement:
 def judged(learnt: Learnt, given: Given, known: Known) -> Judged:
     """Half the sum of squared residuals, outliers held, with what is expected of the rest. Gradient: exact in what is
     learnt."""
-    task = known.task
+    task = known.task_of(given.place)
     factor, unlikely = known.factors(learnt, given)
     rest = task.table, task.emission, task.pixel_size_nm
     evidence = evidence_with(given.unseen, without(factor, given.entered), *rest)
     seen = seen_by(NormalNet(learnt.network, known.network_config, ""), evidence, known.simulator, task)
     left, _ = left_by(task.blurred(factor * seen.signal), given.asked, known.spread)
     square = (left / task.measurement.std[:, None, None]) ** 2 / _FARTHER
-    far = square > _OUTLIER**2
-    robust = jnp.where(far, 2.0 * _OUTLIER * jnp.sqrt(jnp.where(far, square, 1.0)) - _OUTLIER**2, square)
+    robust = held_back(square, _OUTLIER)
     weight = _within(given.weight, given.place)
     counted = math.prod(given.place.whole) / math.prod(_within(seen.signal, given.place).shape[1:])
     lean = jnp.mean(slopes_along(seen.normals), axis=(1, 2)) + given.beyond

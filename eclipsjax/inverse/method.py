@@ -17,7 +17,7 @@ from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.photometric import Slopes, photometric_slopes
 from eclipsjax.inverse.reconstruction import Found
-from eclipsjax.specimen.emission import EmissionLaw
+from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 
 # Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
 _ALIKE = 1.0
@@ -46,6 +46,11 @@ class Task(eqx.Module):
     blur: GaussianBlur | None
     pixel_size_nm: Scalar
     field_mm: Any
+
+    @property
+    def law(self) -> EmissionLaw:
+        """The angular law, the cosine law where none was given."""
+        return Lambertian() if self.emission is None else self.emission
 
     def closed_form(self, rounds: int | None = None) -> Slopes:
         """Slopes pixel by pixel. Gradient: exact in the levels."""

@@ -33,7 +33,7 @@ from eclipsjax.inverse.linear_acceptance import LinearAcceptance
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import flat_response
 from eclipsjax.inverse.smoothness import EdgePreserving
-from eclipsjax.inverse.tiles import Tile
+from eclipsjax.inverse.tiles import Tile, centre_mm
 from eclipsjax.inverse.uncertain import Instrument, Model
 from eclipsjax.specimen.horizon import NoRelief
 from eclipsjax.specimen.surface import Surface
@@ -209,8 +209,7 @@ class _Window(eqx.Module):
         m = problem.measurement
         measurement = Measurement(cut(m.level), m.noise, cut(m.below), cut(m.above), m.counts)
         dtype = unknowns.height_nm.dtype
-        off = [tile.start[k].astype(dtype) + 0.5 * (problem.window[k] - shape[k]) for k in (1, 0)]
-        centre = jnp.stack(off) * problem.pixel_size_nm * 1e-6
+        centre = centre_mm(tile.start.astype(dtype), problem.window, shape, problem.pixel_size_nm)
         own = own_rows[:, None] & own_columns[None, :]
         return cls(problem, tile, measurement, own, centre)
 
@@ -273,10 +272,7 @@ class _Window(eqx.Module):
         # A sum of squares, where the difference above would cancel and could come out negative.
         square = self._product(left, left) + taken**2
         square = jnp.where(self.own, square, 0.0)
-        beyond = square > self.problem.outlier**2
-        limit = jnp.where(beyond, self.problem.outlier, 0.0)
-        robust = jnp.where(beyond, 2.0 * limit * jnp.sqrt(jnp.where(beyond, square, 1.0)) - limit**2, square)
-        return 0.5 * jnp.sum(robust), jnp.sum(square)
+        return 0.5 * jnp.sum(held_back(square, self.problem.outlier)), jnp.sum(square)
 
     def _product(self, a: SignalStack, b: SignalStack) -> Map:
         """a' P b of every pixel."""
@@ -312,6 +308,13 @@ class _Window(eqx.Module):
 
     def _std(self, level: SignalStack) -> Array:
         return jnp.maximum(self.measurement.std, jnp.finfo(level.dtype).tiny)[:, None, None]
+
+
+def held_back(square: Array, outlier: Any) -> Array:
+    """Squares that beyond `outlier`, a deviation or inf, grow only as the deviation does. Gradient: exact."""
+    beyond = square > outlier**2
+    limit = jnp.where(beyond, outlier, 0.0)
+    return jnp.where(beyond, 2.0 * limit * jnp.sqrt(jnp.where(beyond, square, 1.0)) - limit**2, square)
 
 
 def _bounded(inside: Array) -> Array:

@@ -13,6 +13,9 @@ from eclipsjax._types import Map, NormalMap, Scalar, SignalStack
 from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.inverse.calibration import Calibration
 
+# Share of a segment's signal: where the relief takes as much, a pixel counts as occluded.
+OCCLUDED = 0.02
+
 
 class Outcome(enum.Enum):
     """How a reconstruction ended, with the sentence that says it."""

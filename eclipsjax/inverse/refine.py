@@ -23,11 +23,11 @@ from eclipsjax.imaging.blur import FWHM_PER_SIGMA
 from eclipsjax.inverse.calibration import calibrated
 from eclipsjax.inverse.descent import Point, descend
 from eclipsjax.inverse.integrators.links import laplacian_of_modes
+from eclipsjax.inverse.lean import check_level, level_information
 from eclipsjax.inverse.linear_acceptance import acceptance_near
 from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.metric import Metric, metric_at, metric_solve, posterior_std
 from eclipsjax.inverse.misfit import (
-    DISCOUNT,
     Problem,
     Unknowns,
     expected_value_and_gradient,
@@ -36,7 +36,7 @@ from eclipsjax.inverse.misfit import (
     tile_value_and_gradient,
 )
 from eclipsjax.inverse.photometric import Slopes, flat_response
-from eclipsjax.inverse.reconstruction import Found, Outcome
+from eclipsjax.inverse.reconstruction import OCCLUDED, Found, Outcome
 from eclipsjax.inverse.smoothness import EdgePreserving, stiffness_of_modes
 from eclipsjax.inverse.tiles import Tiles
 from eclipsjax.inverse.uncertain import Instrument
@@ -57,7 +57,6 @@ _NEARLY = 30
 # within, as the acceptance is linear in the numbers about where a descent began.
 _RENEWALS, _MOVED = 3, 0.3
 _MOST_PIXELS = 1024 * 1024
-_OCCLUDED = 0.02
 
 
 class Refined(Method):
@@ -98,9 +97,7 @@ class Refined(Method):
         outlier = concrete(self.outlier)
         if outlier is not None and not outlier > 0:
             raise InputError(f"outlier is {outlier}: give a positive number of standard deviations (inf: none).")
-        level = concrete(self.level_deg)
-        if level is not None and not (0 < level < 90 or level == math.inf):
-            raise InputError(f"level_deg is {level}: give degrees between 0 and 90 (inf: not known).")
+        check_level(self.level_deg)
 
     def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
         """From the heights of the closed form on.
@@ -139,7 +136,7 @@ class _Search:
             outlier=jnp.asarray(jnp.inf, dtype),
             smoothness=method.smoothness,
             precision=measurement.noise.precision((brightness * flat)[:, None, None])[0, 0],
-            level_information=jnp.asarray(_level_information(method), dtype),
+            level_information=jnp.asarray(level_information(method.level_deg) if method.uncertain else 0.0, dtype),
             azimuths=azimuths,
             window=level.shape[1:],
         )
@@ -254,7 +251,7 @@ class _Search:
             height_std_nm=std[0],
             slope_std=std[1],
             residual=residual / problem.measurement.std[:, None, None],
-            occluded=jnp.max(hidden, axis=0) > _OCCLUDED,
+            occluded=jnp.max(hidden, axis=0) > OCCLUDED,
             brightness=jnp.exp(unknowns.overall[0]) * (1.0 + share),
             chi_square=jnp.asarray(chi_square, residual.dtype),
             calibration=calibration,
@@ -273,12 +270,6 @@ class _Search:
         of_slopes, of_bends = 0.5 * told * laplacian, stiffness_of_modes(metric.stiffness, metric.modes.shape)
         free = float(jnp.mean(of_slopes / jnp.where(of_slopes > 0, of_slopes + of_bends, 1.0)))
         return self.measured - self.pixels * free
-
-
-def _level_information(method: Refined) -> float:
-    """Of the mean slope along either axis; as little an independent witness as any number's (see `misfit`)."""
-    level = float(method.level_deg)
-    return DISCOUNT / math.tan(math.radians(level)) ** 2 if method.uncertain and level < 90 else 0.0
 
 
 def _widest(table: Any) -> Scalar:

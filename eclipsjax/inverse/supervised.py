@@ -25,18 +25,15 @@ from eclipsjax.inverse.integrators.outlying import typical
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.photometric import check_directions
-from eclipsjax.inverse.reconstruction import Found, Outcome
-from eclipsjax.inverse.unhidden import evidence_of, seen_signal, unit_normals
+from eclipsjax.inverse.reconstruction import OCCLUDED, Found, Outcome
+from eclipsjax.inverse.unhidden import evidence_of, seen_signal
 from eclipsjax.nn.dsm import HIGHEST_DEG, LOWEST_DEG, DeepSimulator, check_range, rims_rad
-from eclipsjax.nn.evidence import Answer, Evidence
+from eclipsjax.nn.evidence import Answer, Evidence, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.nn.unet import FEWEST_SEGMENTS, LEAST_RATIO, MOST_SEGMENTS, NormalNet
 from eclipsjax.nn.vft import VisionFieldTransformer
-from eclipsjax.specimen.emission import Lambertian
 from eclipsjax.specimen.surface import Surface
 
-# Share of a level pixel's signal that is missing where a pixel counts as hidden.
-_OCCLUDED = 0.02
 # Pixels each way behind the spread of the brightness.
 _SAMPLED = 200
 # Median of the mean square of two normal deviates.
@@ -68,7 +65,7 @@ class Supervised(Method):
 
     def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
         """In one go: nothing to report."""
-        check_directions(task.table, Lambertian() if task.emission is None else task.emission)
+        check_directions(task.table, task.law)
         network, simulator = networks(task.table, self.network, self.simulator)
         found = one_pass(task, network, simulator, self.integrator, self.rounds)
         return dataclasses.replace(found, warnings=unlike_training(task))
@@ -110,7 +107,7 @@ def found_by_network(task: Task, simulator: FromNormals, evidence: Evidence, ans
         normals=surface.normals(),
         slope_std=_slope_std(slopes, doubt),
         residual=residual,
-        occluded=jnp.max(evidence.hidden, axis=0) > _OCCLUDED,
+        occluded=jnp.max(evidence.hidden, axis=0) > OCCLUDED,
         brightness=brightness,
         chi_square=(jnp.sum(residual**2) / jnp.maximum(freedom, 1.0)).astype(height.dtype),
         history=jnp.zeros((0, 2), height.dtype),

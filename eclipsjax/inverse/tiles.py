@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 Pair = tuple[int, int]
+
+
+def centre_mm(start: Any, window: Pair, shape: Pair, pixel_size_nm: Any) -> Array:
+    """How far right of and below the centre of an image of `shape` that of a window lies, as `of_part` of an acceptance
+    table takes it. `start`: its first row and column. Gradient: exact."""
+    off = [start[k] + 0.5 * (window[k] - shape[k]) for k in (1, 0)]
+    return jnp.stack(off) * pixel_size_nm * 1e-6
 
 
 class Tile(NamedTuple):

@@ -24,7 +24,7 @@ from eclipsjax.inverse.integrators.outlying import typical
 from eclipsjax.inverse.integrators.wiener import Wiener
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import flat_response, leaning, linear_reader, read
-from eclipsjax.nn.evidence import Evidence, slopes_along
+from eclipsjax.nn.evidence import Evidence, slopes_along, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.specimen.emission import EmissionLaw, Lambertian
 from eclipsjax.specimen.horizon import GivenHorizon
@@ -181,9 +181,3 @@ def _cut_off(measurement: Measurement) -> SignalStack:
 def _normals(u: Float[Array, "3 y x"], bright: Scalar) -> Float[Array, "3 y x"]:
     """Along (dz/dx, dz/dy, 1), from levels that are linear in it."""
     return jnp.stack([u[1], u[2], u[0]]) / bright
-
-
-def unit_normals(slopes: Float[Array, "2 y x"]) -> Float[Array, "3 y x"]:
-    """Along (dz/dx, dz/dy, 1), of length 1. Gradient: exact."""
-    upright = 1.0 / jnp.sqrt(1.0 + slopes[0] ** 2 + slopes[1] ** 2)
-    return jnp.stack([slopes[0] * upright, slopes[1] * upright, upright])

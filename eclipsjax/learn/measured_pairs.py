@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,8 @@ from eclipsjax.instrument.microscope import Microscope
 from eclipsjax.instrument.scope_file import load_microscope
 from eclipsjax.inverse.measurement import check_images, measure
 from eclipsjax.learn.image_lessons import ImageLesson
+from eclipsjax.learn.npz_folder import npz_files, read_arrays
+from eclipsjax.learn.relief_scenes import generator_of
 from eclipsjax.specimen.surface import Surface
 
 MICROSCOPE = "scope.yaml"
@@ -44,7 +45,7 @@ class MeasuredPairs:
 
     def lessons(self, size: int, batch: int, key: Array) -> ImageLesson:
         """Crops of so many pixels, anywhere. Gradient: none."""
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32).tolist())
+        rng = generator_of(key)
         crops: Sequence[tuple[np.ndarray, np.ndarray]] = []
         for _ in range(batch):
             which = rng.integers(len(self.images))
@@ -73,11 +74,7 @@ def pairs_of_folder(folder: Path, size: int) -> MeasuredPairs:
     The microscope's gains hold the grey levels. Refused are a folder without any of these, a file that cannot be read,
     images that are not of the microscope's segments, and pairs smaller than `size`. Gradient: none.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give one with pairs (.npz with {_HOLDS}) and {MICROSCOPE}.")
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise InputError(f"{folder} holds no .npz file: give a folder of pairs ({_HOLDS}).")
+    files = npz_files(folder, "pairs", _HOLDS)
     if not (folder / MICROSCOPE).is_file():
         raise InputError(f"{folder} holds no {MICROSCOPE}: put the file of the microscope that took the images there.")
     scope = load_microscope(folder / MICROSCOPE)
@@ -86,21 +83,12 @@ def pairs_of_folder(folder: Path, size: int) -> MeasuredPairs:
 
 
 def _pair_of_file(file: Path, scope: Microscope, size: int) -> tuple[np.ndarray, np.ndarray]:
-    if not zipfile.is_zipfile(file):
-        raise InputError(f"{file} cannot be read as a pair (no .npz archive): repair it or take it away.")
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            images, height = np.asarray(stored["images"], np.float32), np.asarray(stored["height_nm"], np.float64)
-            pixel = float(stored["pixel_size_nm"])
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"{file} cannot be read as a pair ({reason}): repair it or take it away.") from None
+    (images, height), pixel = read_arrays(file, "pair", "images", "height_nm")
+    images = images.astype(np.float32)
     try:
         check_images(images, scope)
     except InputError as error:
         raise InputError(f"{file}: {error}") from None
-    if not 0 < pixel < np.inf:
-        raise InputError(f"{file} has pixel_size_nm = {pixel:g}: give the nanometres per pixel, or take it away.")
     if images.shape[1:] != height.shape or min(height.shape) < size or not np.isfinite(height).all():
         raise InputError(
             f"{file} has images of shape {images.shape} and heights of {height.shape}: give registered, finite ones of "

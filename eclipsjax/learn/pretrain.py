@@ -100,11 +100,10 @@ def lesson_of(recipe: Recipe, seed: int, family: str | None = None, pairs: Measu
     key = jax.random.fold_in(jax.random.key(recipe.seed + 1), seed)
     if pairs is not None and seed // 2 % _MEASURED_EVERY == 0:
         shown = pairs.lessons(recipe.size, recipe.batch, key)
-        return _as_physics_sees(VisionFieldTransformer.shipped(), shown)
-    drawn = TAUGHT[int(jax.random.randint(key, (), 0, len(TAUGHT)))]
-    heights = reliefs(family or drawn, recipe.size, recipe.batch, key)
-    segments = SEGMENTS[seed // 2 % len(SEGMENTS)]
-    shown = image_lessons(heights, jax.random.fold_in(key, 1), segments)
+    else:
+        drawn = TAUGHT[int(jax.random.randint(key, (), 0, len(TAUGHT)))]
+        heights = reliefs(family or drawn, recipe.size, recipe.batch, key)
+        shown = image_lessons(heights, jax.random.fold_in(key, 1), SEGMENTS[seed // 2 % len(SEGMENTS)])
     return _as_physics_sees(VisionFieldTransformer.shipped(), shown)
 
 

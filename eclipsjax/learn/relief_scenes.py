@@ -6,7 +6,6 @@ nothing for a data loader's workers to hide. Heights are in pixels.
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import InputError, Map
 from eclipsjax.learn.depth_scenes import FAMILIES
+from eclipsjax.learn.npz_folder import npz_files, read_arrays
 from eclipsjax.specimen import synthetic
 
 # Kept from training for tests: "particles" and "square spiral".
@@ -75,7 +75,7 @@ def _walls(shape: tuple[int, int], key: Array) -> synthetic.Scene:
 
 def crops(maps: Sequence[np.ndarray], size: int, batch: int, key: Array) -> Float[Array, "batch {size} {size}"]:
     """Random crops of height maps (in pixels), turned, flipped and made up to 3.5 times as tall."""
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32).tolist())
+    rng = generator_of(key)
     made = []
     for _ in range(batch):
         whole = maps[rng.integers(len(maps))]
@@ -87,30 +87,21 @@ def crops(maps: Sequence[np.ndarray], size: int, batch: int, key: Array) -> Floa
     return jnp.asarray(np.stack(made), jnp.float32)
 
 
+def generator_of(key: Array) -> np.random.Generator:
+    """NumPy's generator, for choices that shapes depend on: the same for the same key."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key), np.uint32).tolist())
+
+
 def maps_of_folder(folder: Path, size: int) -> list[np.ndarray]:
     """Heights in pixels of every `.npz` file (`height_nm`, `pixel_size_nm`) of a folder; others are passed over.
 
     Refused are a folder without such a file, a file that cannot be read, and maps smaller than `size`.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give one with height maps (.npz with height_nm and pixel_size_nm).")
-    files = sorted(folder.glob("*.npz"))
-    if not files:
-        raise InputError(f"{folder} holds no .npz file: give a folder of height maps (height_nm, pixel_size_nm).")
-    return [_map_of_file(file, size) for file in files]
+    return [_map_of_file(file, size) for file in npz_files(folder, "height maps", "height_nm and pixel_size_nm")]
 
 
 def _map_of_file(file: Path, size: int) -> np.ndarray:
-    if not zipfile.is_zipfile(file):
-        raise InputError(f"{file} cannot be read as a height map (no .npz archive): repair it or take it away.")
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            height, pixel = np.asarray(stored["height_nm"], np.float64), float(stored["pixel_size_nm"])
-    except Exception as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(f"{file} cannot be read as a height map ({reason}): repair it or take it away.") from None
-    if not 0 < pixel < np.inf:
-        raise InputError(f"{file} has pixel_size_nm = {pixel:g}: give the nanometres per pixel, or take it away.")
+    (height,), pixel = read_arrays(file, "height map", "height_nm")
     if height.ndim != 2 or min(height.shape) < size or not np.isfinite(height).all():
         raise InputError(
             f"{file} has a map of shape {height.shape}: give finite maps of at least {size} x {size} pixels, or take "

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eclipsjax._types import Map, Scalar
+from eclipsjax.nn.evidence import unit_normals
 
 
 def without_plane(height: Map) -> Map:
@@ -25,7 +26,4 @@ def rms(values: Array) -> Scalar:
 
 def square_angle(one: Float[Array, "2 y x"], other: Float[Array, "2 y x"]) -> Map:
     """Squared angle between the normals of two maps of slopes, by the chord, radians^2."""
-    a, b = (
-        jnp.concatenate([s, jnp.ones_like(s[:1])]) / jnp.sqrt(1.0 + jnp.sum(s**2, axis=0))[None] for s in (one, other)
-    )
-    return jnp.sum((a - b) ** 2, axis=0)
+    return jnp.sum((unit_normals(one) - unit_normals(other)) ** 2, axis=0)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._types import Map, SignalStack
@@ -51,3 +52,9 @@ def slopes_along(normals: Float[Array, "3 y x"]) -> Float[Array, "2 y x"]:
     """dz/dx and dz/dy of vectors along (dz/dx, dz/dy, 1) of any length, at most 80 deg. Gradient: exact."""
     length = jnp.sqrt(normals[0] ** 2 + normals[1] ** 2 + jnp.finfo(normals.dtype).tiny)
     return normals[:2] / jnp.maximum(normals[2], length / _STEEPEST)[None]
+
+
+def unit_normals(slopes: Float[Array, "2 y x"]) -> Float[Array, "3 y x"]:
+    """Along (dz/dx, dz/dy, 1), of length 1. Gradient: exact."""
+    upright = lax.rsqrt(1.0 + slopes[0] ** 2 + slopes[1] ** 2)
+    return jnp.stack([slopes[0] * upright, slopes[1] * upright, upright])

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._types import Map
 from eclipsjax.nn.blocks import BLOCK, over_blocks, shown_maps, within_noise
 from eclipsjax.nn.equivariant import ORIENTATIONS, Between, Lift
+from eclipsjax.nn.evidence import unit_normals
 from eclipsjax.nn.facet_means import mean_within_facet
 from eclipsjax.nn.field_unet import FieldUNet
 from eclipsjax.nn.neighbours import held, mean_along
@@ -91,8 +91,7 @@ def believe(config: VisionFieldConfig, parameters: Any, slope_x: Map, slope_y: M
     """The slopes of a surface of which these are noisy ones, in their precision. Gradient: exact."""
     network = config.filled(parameters, slope_x.dtype)
     # Noise turns normals by an angle: the same everywhere, while in the slope of a wall it is much.
-    upright = lax.rsqrt(1.0 + slope_x**2 + slope_y**2)
-    normals = held(jnp.stack([slope_x * upright, slope_y * upright, upright]))
+    normals = held(unit_normals(jnp.stack([slope_x, slope_y])))
     noise = held(_noise(slope_x, slope_y))
     offs, mean = [], normals
     for scale, far in enumerate(jnp.exp(network.alike[...])):

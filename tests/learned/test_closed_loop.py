@@ -13,7 +13,9 @@ import eclipsjax as ej
 from eclipsjax.inverse import closed_loop
 from eclipsjax.inverse.adapted import LevelPixel, Seen
 from eclipsjax.inverse.loop_value import apart, weight_of
+from eclipsjax.inverse.photometric import flat_response
 from eclipsjax.inverse.reconstruction import Outcome
+from eclipsjax.inverse.tiles import centre_mm
 from eclipsjax.nn.evidence import Answer, Evidence
 from eclipsjax.nn.finetune import FinetuneConfig, factors, starting_parameters
 from eclipsjax.nn.place import Place
@@ -215,6 +217,16 @@ def test_a_part_has_the_factors_of_the_whole():
     np.testing.assert_allclose(of_part, place.of(factors(config, missed, *maps, flat, lean)[0]), rtol=1e-6)
     np.testing.assert_array_equal(place.of(maps)[0], maps[0][:, 5:13, 9:19])
     assert place.of(flat) is flat
+
+
+def test_a_part_sees_the_detector_as_the_whole_image_does_there():
+    table = ej.acceptance(ej.Microscope.annular(3), field_mm=(0.24, 0.2))
+    pixel_nm = jnp.asarray(1e4)
+    whole = flat_response(table, ej.Lambertian(), (20, 24), pixel_nm)
+    assert float(jnp.ptp(whole[0, 0])) > 0.01 * float(whole[0, 0, 0, 0])
+    centre = centre_mm(jnp.array([5.0, 9.0]), (8, 10), (20, 24), pixel_nm)
+    part = flat_response(table.of_part(centre), ej.Lambertian(), (8, 10), pixel_nm)
+    np.testing.assert_allclose(part, whole[:, :, 5:13, 9:19], rtol=1e-9, atol=1e-12)
 
 
 def test_levels_weigh_less_where_the_model_may_be_off():

@@ -38,7 +38,7 @@ def test_cosine(axis, tilt):
 def test_slope_and_area_of_a_cosine():
     k = 2 * np.pi / (PERIOD * PIXEL)
     damped = np.sinc(1 / PERIOD) * k * AMPLITUDE
-    # AllParts periods of cells: 256 cells across.
+    # Whole periods of cells: 256 cells across.
     found = roughness(wave(shape=(64, 257)), PIXEL)
     assert float(found.sdq) == pytest.approx(damped / np.sqrt(2), rel=1e-4)
     area, _ = quad(lambda t: np.sqrt(1 + (damped * np.sin(t)) ** 2) - 1, 0, 2 * np.pi)
