@@ -130,9 +130,14 @@ def _key(entry: dict[str, Any]) -> tuple:
     return entry["scene"], entry["condition"], entry["state"], tuple(entry["scores"])
 
 
+def cell_of(entry: dict[str, Any]) -> tuple[str, str]:
+    """Scene and condition, in words."""
+    return entry["scene"], f"{entry['condition'].removesuffix(', known')}, {entry['state']}"
+
+
 def _said(name: str, cells: list[dict[str, Any]], better: Callable[[dict], float], limit: float = 1.0) -> str:
     """How many cells have a ratio below the limit, and which have not."""
-    ratios = {f"{c['scene']}, {c['condition']}": better(c["scores"]) for c in cells}
+    ratios = {", ".join(cell_of(c)): better(c["scores"]) for c in cells}
     over = {cell: ratio for cell, ratio in ratios.items() if not ratio < limit}
     missed = "; ".join(f"{cell} ({ratio:.2f})" for cell, ratio in over.items())
     tail = f"; **missed**: {missed}" if over else ""
@@ -208,7 +213,7 @@ def table_of(cells: list[dict[str, Any]], methods: tuple[str, ...]) -> list[str]
     rows.append("|---|---|" + "---|" * len(methods))
     for c in cells:
         figures = " | ".join(f"{c['scores'][m]['plane']:.3f}, {c['scores'][m]['normals']:.2f}" for m in methods)
-        rows.append(f"| {c['scene']} | {c['condition'].removesuffix(', known')}, {c['state']} | {figures} |")
+        rows.append(f"| {' | '.join(cell_of(c))} | {figures} |")
     return rows
 
 

@@ -19,7 +19,7 @@ from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.photometric import check_directions, flat_response
 from eclipsjax.inverse.reconstruction import Found
 from eclipsjax.inverse.supervised import found_by_network, unlike_training
-from eclipsjax.inverse.unhidden import evidence_with, seen_signal, unseen_by
+from eclipsjax.inverse.unhidden import believed_by, evidence_with, unseen_by
 from eclipsjax.nn.evidence import Answer, Evidence, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.nn.place import Place
@@ -65,12 +65,11 @@ class Seen(NamedTuple):
         return cls(normals, jnp.broadcast_to(flat.signal[:, None, None], shape))
 
 
-@jax.jit
 def seen_by(network: NormalNet, evidence: Evidence, simulator: FromNormals, task: Task) -> Seen:
     """The surface that the network believes. Gradient: exact in the network and the evidence."""
     slopes = slopes_of_relief(network(evidence).slopes, evidence)
-    signal, _, _ = seen_signal(simulator, slopes, task.table, task.emission, task.pixel_size_nm)
-    return Seen(unit_normals(slopes), signal)
+    believed = believed_by(simulator, slopes, task.table, task.emission, task.pixel_size_nm)
+    return Seen(unit_normals(slopes), believed.signal)
 
 
 @jax.jit
@@ -119,12 +118,12 @@ class Adapted(Method):
             )
         check_directions(task.table, task.law)
         flat = LevelPixel.of(task)
-        seen, missing, measurement = Seen.level(task, flat), None, task.measurement
+        seen, unseen, measurement = Seen.level(task, flat), None, task.measurement
         rest = task.emission, task.pixel_size_nm
         for looks in (LOOKS, MORE_LOOKS):
             factor, _ = flat.factors(self.missed_config, self.missed, seen)
             corrected = without(factor, measurement)
-            unseen = unseen_by(corrected, task.table, self.simulator, *rest, looks, missing)
+            unseen = unseen_by(corrected, task.table, self.simulator, *rest, looks, unseen)
             evidence = evidence_with(unseen, corrected, task.table, *rest)
-            seen, missing = seen_by(self.network, evidence, self.simulator, task), unseen.missing
+            seen = seen_by(self.network, evidence, self.simulator, task)
         return dataclasses.replace(task, measurement=corrected), evidence

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -66,6 +65,8 @@ class Known(eqx.Module):
 
     def task_of(self, place: Place) -> Task:
         """The task with what the detector accepts as seen from a part of the image. Gradient: exact."""
+        if place.is_all:
+            return self.task
         start, pixel = jnp.stack([place.top, place.left]).astype(self.spread.dtype), self.task.pixel_size_nm
         table = self.task.table.of_part(centre_mm(start, place.shape, place.whole, pixel))
         return dataclasses.replace(self.task, table=table)
@@ -134,13 +135,11 @@ def weight_of(answer: Answer, evidence: Evidence, flat: LevelPixel, brightness: 
     return jax.lax.stop_gradient(1.0 / (1.0 + of_level**2 * off))
 
 
-@jax.jit
 def corrected(learnt: Learnt, given: Given, known: Known) -> Measurement:
     """What entered, as the physics alone would have made it. Gradient: exact."""
     return without(known.factors(learnt, given)[0], given.entered)
 
 
-@jax.jit
 def judged(learnt: Learnt, given: Given, known: Known) -> Judged:
     """Half the sum of squared residuals, outliers held, with what is expected of the rest. Gradient: exact in what is
     learnt."""
@@ -149,6 +148,13 @@ def judged(learnt: Learnt, given: Given, known: Known) -> Judged:
     rest = task.table, task.emission, task.pixel_size_nm
     evidence = evidence_with(given.unseen, without(factor, given.entered), *rest)
     seen = seen_by(NormalNet(learnt.network, known.network_config, ""), evidence, known.simulator, task)
+    value, chi_square = _value(factor, unlikely, seen, given, known)
+    return Judged(value, chi_square, jax.lax.stop_gradient(seen))
+
+
+@jax.jit
+def _value(factor: SignalStack, unlikely: Scalar, seen: Seen, given: Given, known: Known) -> tuple[Scalar, Scalar]:
+    task = known.task
     left, _ = left_by(task.blurred(factor * seen.signal), given.asked, known.spread)
     square = (left / task.measurement.std[:, None, None]) ** 2 / _FARTHER
     robust = held_back(square, _OUTLIER)
@@ -157,8 +163,11 @@ def judged(learnt: Learnt, given: Given, known: Known) -> Judged:
     lean = jnp.mean(slopes_along(seen.normals), axis=(1, 2)) + given.beyond
     value = 0.5 * _FARTHER * counted * jnp.sum(weight * _within(robust, given.place))
     value += DISCOUNT * unlikely + 0.5 * known.level_information * jnp.sum(lean**2)
-    chi_square = 1.0 + _FARTHER * (jnp.sum(weight * _within(square, given.place)) / jnp.sum(weight) - 1.0)
-    return Judged(value, chi_square, jax.lax.stop_gradient(seen))
+    # Each pixel's own brightness takes one of its levels.
+    free = 1.0 - jnp.where(known.spread > 0, 1.0 / weight.shape[0], 0.0)
+    mean = jnp.sum(weight * _within(square, given.place)) / jnp.sum(weight)
+    chi_square = 1.0 + _FARTHER * (mean / free - 1.0)
+    return value, chi_square
 
 
 def _within(maps: SignalStack, place: Place) -> SignalStack:
@@ -166,12 +175,20 @@ def _within(maps: SignalStack, place: Place) -> SignalStack:
     return maps if place.is_all else maps[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
-@partial(jax.jit, static_argnums=0)
-def step(optimiser: Any, learnt: Learnt, memory: Any, given: Given, known: Known) -> tuple[Learnt, Any, Scalar]:
-    """One step down the value per pixel of the whole image. Gradient: none."""
-    import optax
-
+@jax.jit
+def step(
+    learnt: Learnt, memory: Any, rates: Learnt, slower: Scalar, given: Given, known: Known
+) -> tuple[Learnt, Any, Scalar]:
+    """One step of Adam down the value per pixel of the whole image, each parameter at its own rate (0 to stay), all of
+    them `slower` by a factor. Gradient: none."""
     pixels = math.prod(given.place.whole)
     value, slope = jax.value_and_grad(lambda p: judged(p, given, known).value / pixels)(learnt)
-    updates, memory = optimiser.update(slope, memory, learnt)
-    return optax.apply_updates(learnt, updates), memory, value
+    downhill, memory = adam().update(slope, memory)
+    return jax.tree.map(lambda p, rate, way: p - slower * rate * way, learnt, rates, downhill), memory, value
+
+
+def adam() -> Any:
+    """Directions of about unit size; `adam().init(learnt)` is the memory."""
+    import optax
+
+    return optax.scale_by_adam()

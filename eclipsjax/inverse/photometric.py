@@ -77,7 +77,6 @@ def photometric_slopes(
     return _photometric_slopes(measurement, table, emission, pixel_size_nm, rounds)
 
 
-@partial(jax.jit, static_argnames=("shape", "azimuths"))
 def flat_response(
     table: AcceptanceTable,
     emission: EmissionLaw,
@@ -90,9 +89,13 @@ def flat_response(
     `(segment, 3, 1, 1)`, or a map of `shape` where the table follows the beam across the image.
     """
     shape = shape if table.follows_beam else (1, 1)
-    dtype = table.theta.dtype
-    level = jnp.zeros(shape, dtype)
-    facets = Facets(level, jnp.asarray(pixel_size_nm, dtype), level, level)
+    return _flat_response(table, emission, shape, jnp.asarray(pixel_size_nm, table.theta.dtype), azimuths)
+
+
+@partial(jax.jit, static_argnames=("shape", "azimuths"))
+def _flat_response(table, emission, shape, pixel_nm, azimuths) -> Float[Array, "segment 3 y x"]:
+    level = jnp.zeros(shape, table.theta.dtype)
+    facets = Facets(level, pixel_nm, level, level)
     signal, response = slope_response(facets, table, azimuths, emission, NoRelief())
     return jnp.concatenate([signal[:, None], jnp.moveaxis(response, 0, 1)], axis=1)
 

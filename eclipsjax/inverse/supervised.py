@@ -26,7 +26,7 @@ from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.photometric import check_directions
 from eclipsjax.inverse.reconstruction import OCCLUDED, Found, Outcome
-from eclipsjax.inverse.unhidden import evidence_of, seen_signal
+from eclipsjax.inverse.unhidden import believed_by, evidence_of
 from eclipsjax.nn.dsm import HIGHEST_DEG, LOWEST_DEG, DeepSimulator, check_range, rims_rad
 from eclipsjax.nn.evidence import Answer, Evidence, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
@@ -96,7 +96,8 @@ def found_by_network(task: Task, simulator: FromNormals, evidence: Evidence, ans
     surface = Surface(height - jnp.mean(height), task.pixel_size_nm)
     slopes = jnp.stack(surface.slopes())
     spread = task.spread_of(_sample(jnp.sqrt(jnp.sum(evidence.closed_form**2, axis=0))))
-    left, brightness = _left(simulator, slopes, task, spread)
+    seen = believed_by(simulator, slopes, task.table, task.emission, task.pixel_size_nm).signal
+    left, brightness = _left(seen, task, spread)
     taken = 2.0 * _kept(slopes, evidence) + jnp.where(spread > 0, 1.0, 0.0)
     freedom = jnp.sum(m.measured.astype(height.dtype)) - taken * height.size
     residual = left / m.std[:, None, None]
@@ -131,9 +132,8 @@ def _kept(slopes: Float[Array, "2 y x"], evidence: Evidence) -> Scalar:
 
 
 @jax.jit
-def _left(simulator: FromNormals, slopes: Float[Array, "2 y x"], task: Task, spread: Scalar) -> tuple[SignalStack, Map]:
-    """Levels less what the simulator makes of the slopes, and the brightness."""
-    seen, _, _ = seen_signal(simulator, slopes, task.table, task.emission, task.pixel_size_nm)
+def _left(seen: SignalStack, task: Task, spread: Scalar) -> tuple[SignalStack, Map]:
+    """Levels less what the spot makes of a simulated signal, and the brightness."""
     return left_by(task.blurred(seen), task.measurement, spread)
 
 

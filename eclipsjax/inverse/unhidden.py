@@ -7,12 +7,13 @@ go half as far again as it asks, which takes the error down by half to two third
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from eclipsjax._types import Scalar, SignalStack
@@ -50,6 +51,20 @@ class Unseen(eqx.Module):
     to_facets: Float[Array, "3 y x"]
     to_relief: Float[Array, "3 y x"]
 
+    @classmethod
+    def nothing(cls, level: SignalStack) -> Unseen:
+        """Nothing known yet of what may be hidden in these levels."""
+        none, still = jnp.zeros_like(level), jnp.zeros((3, *level.shape[1:]), level.dtype)
+        return cls(none, none, still, still)
+
+
+class Believed(NamedTuple):
+    """What a simulator makes of slopes: signals, and the slopes `(2, y, x)` of its facets and of their relief."""
+
+    signal: SignalStack
+    of_facets: Float[Array, "2 y x"]
+    of_relief: Float[Array, "2 y x"]
+
 
 def evidence_of(
     measurement: Measurement,
@@ -65,7 +80,6 @@ def evidence_of(
     return evidence_with(unseen, measurement, table, emission, pixel_size_nm)
 
 
-@partial(jax.jit, static_argnames="rounds")
 def unseen_by(
     measurement: Measurement,
     table: AcceptanceTable,
@@ -73,32 +87,29 @@ def unseen_by(
     emission: EmissionLaw | None = None,
     pixel_size_nm: Any = 1.0,
     rounds: int = 4,
-    start: SignalStack | None = None,
+    start: Unseen | None = None,
 ) -> Unseen:
-    """The fixed point after so many `rounds` from `start`, signal that is missing (none unless given).
-    Gradient: none (a search)."""
-    fit = _Fit(measurement, table, emission, pixel_size_nm)
+    """The fixed point after so many `rounds` from `start` (nothing known unless given). Gradient: none (a search)."""
     level = measurement.level
-    cut = _cut_off(measurement)
-    bright = fit.brightness(fit(level))
+    fit = _fitted(measurement, _flat(measurement, table, emission, pixel_size_nm))
 
-    def further(state, _):
-        missing, beyond = state
-        u = fit(level + beyond, bright * missing)
-        seen, facets, relief = seen_signal(simulator, slopes_along(_normals(u, bright)), table, emission, pixel_size_nm)
-        found = jnp.clip((fit.linear(facets) - seen) / fit.flat[:, 0], -_MOST_MISSING, _MOST_MISSING)
-        # A level that was cut off is no farther from what is seen than it must be.
-        beyond = jnp.where(cut * (bright * seen - level) > 0, bright * seen - level, 0.0)
-        own = _normals(u, bright)
-        offs = [unit_normals(jnp.stack(slopes)) - own for slopes in (facets.slopes(), relief)]
-        return (missing + _FURTHER * (found - missing), beyond), offs
+    def further(unseen: Unseen) -> Unseen:
+        believed = believed_by(simulator, _slopes(fit, unseen, level), table, emission, pixel_size_nm)
+        return _further(fit, unseen, believed, measurement)
 
-    none = jnp.zeros_like(level)
-    (missing, beyond), offs = jax.lax.scan(further, (none if start is None else start, none), length=rounds)
-    return jax.lax.stop_gradient(Unseen(missing, beyond, *(off[-1] for off in offs)))
+    found = _repeated(further, Unseen.nothing(level) if start is None else start, rounds)
+    return lax.stop_gradient(found)
 
 
-@jax.jit
+def _repeated(further: Callable[[Unseen], Unseen], unseen: Unseen, rounds: int) -> Unseen:
+    """One loop within a larger program; else call by call, whose programs serve all else that looks at a surface."""
+    if isinstance(unseen.missing, jax.core.Tracer):
+        return lax.scan(lambda state, _: (further(state), None), unseen, length=rounds)[0]
+    for _ in range(rounds):
+        unseen = further(unseen)
+    return unseen
+
+
 def evidence_with(
     unseen: Unseen,
     measurement: Measurement,
@@ -107,17 +118,99 @@ def evidence_with(
     pixel_size_nm: Any = 1.0,
 ) -> Evidence:
     """What the levels say when so much is hidden. Gradient: exact in levels and table."""
-    fit = _Fit(measurement, table, emission, pixel_size_nm)
+    return _evidence(unseen, measurement, _flat(measurement, table, emission, pixel_size_nm))
+
+
+def believed_by(
+    simulator: FromNormals,
+    slopes: Float[Array, "2 y x"],
+    table: AcceptanceTable,
+    emission: EmissionLaw | None,
+    pixel_size_nm: Any,
+) -> Believed:
+    """What the simulator makes of a surface with these slopes.
+
+    Along fewer directions than the simulator's own where it has the choice. Gradient: as the simulator's.
+    """
+    facets, horizon, azimuths = simulator.seen(slopes[0], slopes[1], jnp.asarray(pixel_size_nm, slopes.dtype), table)
+    given = isinstance(horizon, GivenHorizon)
+    signal = render(facets, table, azimuths if given else _AZIMUTHS, emission=emission, horizon=horizon)
+    of_facets = jnp.stack(facets.slopes())
+    return Believed(signal, of_facets, of_facets if given else _of_relief(facets))
+
+
+@jax.jit
+def _of_relief(facets: Facets) -> Float[Array, "2 y x"]:
+    return jnp.stack(Surface(facets.height_nm, facets.pixel_size_nm).slopes())
+
+
+class _Fit(eqx.Module):
+    """The closed form's own linear fit: `fit(level, missing)` is u of every pixel, `(3, y, x)`.
+
+    - `flat`: signals of a level pixel and their derivatives, `(segment, 3, 1, 1)`, or a map where the detector changes
+      across the field. `reader`, `covariance`: of u. `bright`: the typical brightness before anything is known.
+    """
+
+    flat: Float[Array, "segment 3 row column"]
+    reader: Float[Array, "3 segment y x"]
+    covariance: Float[Array, "3 3 y x"]
+    bright: Scalar
+
+    def __call__(self, level: SignalStack, missing: SignalStack | None = None) -> Float[Array, "3 y x"]:
+        return read(self.reader, level if missing is None else level + missing * self.flat[:, 0])
+
+    def explained(self, u: Float[Array, "3 y x"]) -> SignalStack:
+        """Levels of u where nothing is hidden."""
+        return sum(self.flat[:, a] * u[a][None] for a in range(3))
+
+    def normals(self, unseen: Unseen, level: SignalStack) -> Float[Array, "3 y x"]:
+        """Along (dz/dx, dz/dy, 1), when so much is hidden."""
+        return _normals(self(level + unseen.beyond, self.bright * unseen.missing), self.bright)
+
+
+def _flat(measurement: Measurement, table: AcceptanceTable, emission: EmissionLaw | None, pixel: Any) -> Any:
     level = measurement.level
-    closed = fit(level)
-    bright = fit.brightness(closed)
+    law = Lambertian() if emission is None else emission
+    return flat_response(table, law, level.shape[1:], jnp.asarray(pixel, level.dtype)).astype(level.dtype)
+
+
+@jax.jit
+def _fitted(measurement: Measurement, flat: Float[Array, "segment 3 row column"]) -> _Fit:
+    level = measurement.level
+    reader, covariance = linear_reader(flat, measurement.noise.weigher(level))
+    return _Fit(flat, reader, covariance, typical(leaning(read(reader, level))[2]))
+
+
+@jax.jit
+def _slopes(fit: _Fit, unseen: Unseen, level: SignalStack) -> Float[Array, "2 y x"]:
+    return slopes_along(fit.normals(unseen, level))
+
+
+@jax.jit
+def _further(fit: _Fit, unseen: Unseen, believed: Believed, measurement: Measurement) -> Unseen:
+    """The next round, from what the simulator believes of the normals of this one."""
+    level, bright = measurement.level, fit.bright
+    own = fit.normals(unseen, level)
+    facets, relief = unit_normals(believed.of_facets), unit_normals(believed.of_relief)
+    linear = fit.explained(facets[jnp.array([2, 0, 1])])
+    found = jnp.clip((linear - believed.signal) / fit.flat[:, 0], -_MOST_MISSING, _MOST_MISSING)
+    # A level that was cut off is no farther from what is seen than it must be.
+    past = bright * believed.signal - level
+    beyond = jnp.where(_cut_off(measurement) * past > 0, past, 0.0)
+    return Unseen(unseen.missing + _FURTHER * (found - unseen.missing), beyond, facets - own, relief - own)
+
+
+@jax.jit
+def _evidence(unseen: Unseen, measurement: Measurement, flat: Float[Array, "segment 3 row column"]) -> Evidence:
+    fit = _fitted(measurement, flat)
+    level, bright = measurement.level, fit.bright
     u = fit(level + unseen.beyond, bright * unseen.missing)
     explained = fit.explained(u) - bright * unseen.missing * fit.flat[:, 0]
     own = _normals(u, bright)
     variance = 0.5 * (fit.covariance[1, 1] + fit.covariance[2, 2])
     return Evidence(
         normals=own,
-        closed_form=_normals(closed, bright),
+        closed_form=_normals(fit(level), bright),
         facets=own + unseen.to_facets,
         relief=own + unseen.to_relief,
         waves=unit_normals(slopes_of_px(Wiener().height_px(*slopes_along(own), None, None))),
@@ -127,50 +220,6 @@ def evidence_with(
         cut=_cut_off(measurement),
         lean=jnp.mean(fit.flat[:, 1:] / fit.flat[:, :1], axis=(2, 3)),
     )
-
-
-def seen_signal(
-    simulator: FromNormals,
-    slopes: Float[Array, "2 y x"],
-    table: AcceptanceTable,
-    emission: EmissionLaw | None,
-    pixel_size_nm: Any,
-) -> tuple[SignalStack, Facets, tuple[Array, Array]]:
-    """Signals of a surface with these slopes, the facets that the simulator believes, and the slopes of their relief.
-
-    Along fewer directions than the simulator's own where it has the choice. Gradient: as the simulator's.
-    """
-    pixel = jnp.asarray(pixel_size_nm, slopes.dtype)
-    facets, horizon, azimuths = simulator.seen(slopes[0], slopes[1], pixel, table)
-    given = isinstance(horizon, GivenHorizon)
-    seen = render(facets, table, azimuths if given else _AZIMUTHS, emission=emission, horizon=horizon)
-    return seen, facets, facets.slopes() if given else Surface(facets.height_nm, pixel).slopes()
-
-
-class _Fit:
-    """The closed form's own linear fit: `fit(level, missing)` is u of every pixel, `(3, y, x)`."""
-
-    def __init__(self, measurement: Measurement, table: AcceptanceTable, emission: EmissionLaw | None, pixel: Any):
-        level = measurement.level
-        law = Lambertian() if emission is None else emission
-        # `(segment, 3, 1, 1)`, or a map where the detector changes across the field.
-        self.flat = flat_response(table, law, level.shape[1:], jnp.asarray(pixel, level.dtype)).astype(level.dtype)
-        self.reader, self.covariance = linear_reader(self.flat, measurement.noise.weigher(level))
-
-    def __call__(self, level: SignalStack, missing: SignalStack | None = None) -> Float[Array, "3 y x"]:
-        return read(self.reader, level if missing is None else level + missing * self.flat[:, 0])
-
-    def explained(self, u: Float[Array, "3 y x"]) -> SignalStack:
-        """Levels of u where nothing is hidden."""
-        return sum(self.flat[:, a] * u[a][None] for a in range(3))
-
-    def brightness(self, u: Float[Array, "3 y x"]) -> Scalar:
-        """The typical one."""
-        return typical(leaning(u)[2])
-
-    def linear(self, facets: Facets) -> SignalStack:
-        """Signals of the facets if nothing were hidden."""
-        return self.explained(unit_normals(jnp.stack(facets.slopes()))[jnp.array([2, 0, 1])])
 
 
 def _cut_off(measurement: Measurement) -> SignalStack:

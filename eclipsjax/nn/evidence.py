@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -54,6 +55,7 @@ def slopes_along(normals: Float[Array, "3 y x"]) -> Float[Array, "2 y x"]:
     return normals[:2] / jnp.maximum(normals[2], length / _STEEPEST)[None]
 
 
+@jax.jit
 def unit_normals(slopes: Float[Array, "2 y x"]) -> Float[Array, "3 y x"]:
     """Along (dz/dx, dz/dy, 1), of length 1. Gradient: exact."""
     upright = lax.rsqrt(1.0 + slopes[0] ** 2 + slopes[1] ** 2)

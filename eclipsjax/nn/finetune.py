@@ -8,6 +8,7 @@ Gains are a few cosine waves each, slow across the field. Both are nothing at th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -78,6 +79,7 @@ class Finetune(nnx.Module):
         return 0.5 * (jnp.sum(self.gains[...] ** 2) + jnp.sum(self.law[...] ** 2))
 
 
+@partial(jax.jit, static_argnums=0)
 def factors(
     config: FinetuneConfig,
     parameters: Any,
@@ -104,3 +106,15 @@ def _waves(start: Any, count: int, total: int, waves: int, dtype: Any) -> Float[
 def starting_parameters(config: FinetuneConfig) -> Any:
     """Parameters of factors that are all 1."""
     return config.initial_parameters(jax.random.key(0))
+
+
+def overall(parameters: Any) -> Any:
+    """1 for the law and every gain as a whole, 0 for the rest."""
+    found = jax.tree.map(jnp.ones_like, parameters)
+    return found | {"gains": jnp.zeros_like(parameters["gains"]).at[:, 0, 0].set(1.0)}
+
+
+def across_the_field(parameters: Any) -> Any:
+    """1 for the gains' waves, 0 for the rest."""
+    found = jax.tree.map(jnp.zeros_like, parameters)
+    return found | {"gains": jnp.ones_like(parameters["gains"]).at[:, 0, 0].set(0.0)}

@@ -111,8 +111,8 @@ def test_running_away_is_told_and_the_best_is_kept(surface, monkeypatch):
     taken = closed_loop.step
     count = iter(range(100))
 
-    def runs_away(optimiser, learnt, memory, given, known):
-        learnt, memory, value = taken(optimiser, learnt, memory, given, known)
+    def runs_away(*state):
+        learnt, memory, value = taken(*state)
         worse = jax.tree.map(lambda p: p * jnp.nan, learnt)
         return (learnt, memory, value) if next(count) < 7 else (worse, memory, value * jnp.nan)
 
