@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
 from eclipsjax._types import InputError
@@ -54,8 +54,13 @@ def optimiser_of(recipe: Pace) -> optax.GradientTransformation:
 
 
 def start_of(optimiser: optax.GradientTransformation, parameters: Any) -> dict:
-    """The state before the first step."""
-    return {"parameters": parameters, "averaged": parameters, "optimiser": optimiser.init(parameters)}
+    """The state before the first step, where later ones lie: else the second would be compiled anew."""
+    state = {"parameters": parameters, "averaged": parameters, "optimiser": optimiser.init(parameters)}
+    return jax.device_put(state, NamedSharding(_devices(), PartitionSpec()))
+
+
+def _devices() -> Mesh:
+    return Mesh(np.array(jax.devices()), ("device",))
 
 
 def check_batch(batch: int) -> None:
@@ -86,10 +91,9 @@ def learnt(
         (_, terms), slope = jax.value_and_grad(mean_loss, has_aux=True)(parameters, part)
         return jax.tree.map(lambda leaf: jax.lax.pmean(leaf, "device"), (terms, slope))
 
-    mesh = Mesh(np.array(jax.devices()), ("device",))
     whole, parts = PartitionSpec(), PartitionSpec("device")
     # The physics starts its sums from constants, which the check would want to be told of in every loop.
-    shared = jax.shard_map(slope_of_part, mesh=mesh, in_specs=(whole, parts), out_specs=whole, check_vma=False)
+    shared = jax.shard_map(slope_of_part, mesh=_devices(), in_specs=(whole, parts), out_specs=whole, check_vma=False)
     terms, slope = shared(state["parameters"], lessons)
     updates, memory = optimiser.update(slope, state["optimiser"], state["parameters"])
     parameters = optax.apply_updates(state["parameters"], updates)

@@ -20,6 +20,8 @@ from eclipsjax.nn.evidence import Answer, Evidence
 from eclipsjax.nn.finetune import FinetuneConfig, factors, starting_parameters
 from eclipsjax.nn.place import Place
 
+# One process compiles the loop's step for all of them.
+pytestmark = pytest.mark.xdist_group("closed loop")
 SCOPE = ej.Microscope.annular()
 CAMERA = ej.Camera(additive=ej.SignalToNoise(30.0))
 SIDE = 64
