@@ -36,14 +36,14 @@ from eclipsjax.nn.place import Place
 from eclipsjax.nn.unet import NormalNet
 
 # Width of the parts of the image that steps are taken by.
-_PART = 224
+_PART = 160
 # Chi-square per degree of freedom up to which the images count as explained.
 _EXPLAINED = 1.5
 # Rounds of a trial of what the physics misses, and Adam's rate there: numbers are in units of what is expected of them.
 _TRIAL, _NUMBERS_RATE = 3, 0.2
 # What a trial must explain of what is left beyond noise (of chi-square, no less than this) and of the whole value.
 # Measured at S/N 11 to 100, gains by 8 % and the distance by 15 % off or not: between what is missed and what bends.
-_ENOUGH, _LEAST_LEFT, _WORTH = 0.12, 0.05, 0.01
+_ENOUGH, _LEAST_LEFT, _WORTH = 0.12, 0.05, 0.003
 
 
 class ClosedLoop(Method):
@@ -159,23 +159,23 @@ class _Loop:
     def _rounds(self) -> None:
         """What the physics misses is tried first, kind by kind, with the network held: both at once would each learn
         the other's part."""
-        from eclipsjax.nn.finetune import across_the_field, overall
+        from eclipsjax.nn.finetune import of_drift, of_gains, of_law
 
         state = self._judged(self.best, self._first_given())
         moved = _moved_by(self.best.network, self.method.moves, self.method.rate)
         held, missed = jax.tree.map(jnp.zeros_like, Learnt(moved, self.best.missed))
-        for kind in (overall, across_the_field) if self.method.finetune else ():
+        for kind in (of_law, of_gains, of_drift) if self.method.finetune else ():
             tried = jax.tree.map(lambda rate, more: rate + _NUMBERS_RATE * more, missed, kind(missed))
             best = self.best, self.best_value
-            trial = self._taught(state, Learnt(held, tried), _TRIAL)
+            trial = self._taught(state, Learnt(held, tried), _TRIAL, below=float(state.found.value))
             if _explains(trial.found, state.found):
                 state, missed = trial, tried
             else:
                 self.best, self.best_value = best
         self._taught(state, Learnt(moved, missed), self.method.rounds)
 
-    def _taught(self, state: _State, rates: Learnt, rounds: int) -> _State:
-        """After so many rounds of steps at these rates, ever slower."""
+    def _taught(self, state: _State, rates: Learnt, rounds: int, below: float = math.inf) -> _State:
+        """After so many rounds of steps at these rates, ever slower, or after the first that does not come below."""
         memory, total = adam().init(state.learnt), rounds * self.method.steps
         for taken in range(total):
             if taken % self.method.steps == 0:
@@ -188,6 +188,8 @@ class _Loop:
             state = state._replace(learnt=learnt)
             if (taken + 1) % self.method.steps == 0:
                 state = self._judged(learnt, self._looked(learnt, state.judge))
+                if float(state.found.value) >= below:
+                    break
         return state
 
     def _first_given(self) -> Given:

@@ -7,6 +7,7 @@ Gains are a few cosine waves each, slow across the field. Both are nothing at th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -108,13 +109,20 @@ def starting_parameters(config: FinetuneConfig) -> Any:
     return config.initial_parameters(jax.random.key(0))
 
 
-def overall(parameters: Any) -> Any:
-    """1 for the law and every gain as a whole, 0 for the rest."""
-    found = jax.tree.map(jnp.ones_like, parameters)
-    return found | {"gains": jnp.zeros_like(parameters["gains"]).at[:, 0, 0].set(1.0)}
+def of_law(parameters: Any) -> Any:
+    """1 for the law, 0 for the rest."""
+    return jax.tree.map(jnp.ones_like, parameters) | {"gains": jnp.zeros_like(parameters["gains"])}
 
 
-def across_the_field(parameters: Any) -> Any:
-    """1 for the gains' waves, 0 for the rest."""
-    found = jax.tree.map(jnp.zeros_like, parameters)
-    return found | {"gains": jnp.ones_like(parameters["gains"]).at[:, 0, 0].set(0.0)}
+def of_gains(parameters: Any) -> Any:
+    """1 for every gain as a whole, 0 for the rest."""
+    return _gains(parameters, lambda gains: jnp.zeros_like(gains).at[:, 0, 0].set(1.0))
+
+
+def of_drift(parameters: Any) -> Any:
+    """1 for the gains' waves across the field, 0 for the rest."""
+    return _gains(parameters, lambda gains: jnp.ones_like(gains).at[:, 0, 0].set(0.0))
+
+
+def _gains(parameters: Any, of: Callable[[Array], Array]) -> Any:
+    return jax.tree.map(jnp.zeros_like, parameters) | {"gains": of(parameters["gains"])}
