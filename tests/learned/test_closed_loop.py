@@ -83,6 +83,17 @@ def test_gains_distance_and_drift_that_were_not_known_are_found(surface):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("law", [ej.CosinePower(1.3), ej.ForwardLobe(0.5)], ids=["narrower", "lobe"])
+def test_a_law_that_was_not_known_is_found(law):
+    rough = ej.synthetic.rough((SIDE, SIDE), 1.0, key=jax.random.key(2), rms_slope=0.3).surface
+    rough = ej.Surface(rough.height_nm.astype(jnp.float32), 1.0)
+    signal = ej.render(rough, ej.acceptance(SCOPE), 64, emission=law)
+    plain, loop = both(ej.record(signal, SCOPE, key=jax.random.key(7), camera=CAMERA))
+    assert angle_deg(loop, rough) < 0.8 * angle_deg(plain, rough)
+    assert height_off(loop, rough) < 0.8 * height_off(plain, rough)
+
+
+@pytest.mark.slow
 def test_where_physics_misses_nothing_normals_are_better_and_factors_stay_near_1(surface):
     images = images_of(surface)
     plain, loop = both(images)
