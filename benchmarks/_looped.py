@@ -1,12 +1,22 @@
-"""Where a closed loop is asked: a microscope that is as its owner believes, and one that is not."""
+"""What learns from images, and where it is asked: a microscope that is as its owner believes, and one that is not."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 from _scenes import Condition, Recording, Specimen, nominal_scope, real, recorded
 
 import eclipsjax as ej
 
+ONE_PASS, LOOP, BOTH = "Supervised", "ClosedLoop", "ClosedLoop, then Refined"
+# From the `Refined()` to go on with, where it does.
+LEARNED: dict[str, Callable[[ej.Refined], Any]] = {
+    ONE_PASS: lambda refined: ej.Supervised(),
+    LOOP: lambda refined: ej.ClosedLoop(),
+    BOTH: lambda refined: ej.ClosedLoop(then=refined),
+}
 INSIDE, OUTSIDE = "as believed", "gains 8 %, 15 % farther"
 _GAINS_OFF, _FARTHER = (1.08, 0.93, 0.94, 1.05), 1.15
 

@@ -6,12 +6,14 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from _formula import through_formula
+from _looped import LEARNED
 from _peers import frankot_chellappa, photometric, scaled_to_truth, sem2surface_way
 from _scenes import SCENES, Condition, Recording, Specimen, fitted, recorded, uncertain
 
@@ -19,7 +21,8 @@ import eclipsjax as ej
 
 SEED = 1
 CLOSED, SINGULAR, REFINED = "closed form + Poisson", "singular vectors", "Refined"
-METHODS = ("closed form + Frankot", CLOSED, SINGULAR, "formula", "formula, masked", REFINED)
+PEERS = ("closed form + Frankot", CLOSED, SINGULAR, "formula", "formula, masked")
+METHODS = (*PEERS, REFINED, *LEARNED)
 # What each score is, in the order of the full tables.
 FIGURES = {
     "plane": "height %",
@@ -35,15 +38,20 @@ FIGURES = {
 }
 
 
-def refined(recording: Recording, condition: Condition, **choices: Any) -> ej.Reconstruction:
-    """`Refined()`, told what is not known of the microscope; without draws, which serve standard deviations only."""
-    numbers = {} if condition.is_known else uncertain(recording.scope)
-    method = ej.Refined(draws=0, uncertain=numbers, **choices)
+def _refining(recording: Recording, condition: Condition) -> ej.Refined:
+    """Told what is not known of the microscope; without draws, which serve standard deviations only."""
+    return ej.Refined(draws=0, uncertain={} if condition.is_known else uncertain(recording.scope))
+
+
+def _found_by(method: Any, recording: Recording) -> ej.Reconstruction:
+    """From what a method may see."""
     return ej.reconstruct(recording.images, recording.pixel_nm, recording.scope, method, recording.camera)
 
 
-def cell(name: str, condition: Condition, pixels: int, draw: int = SEED) -> dict[str, Any] | None:
-    """Scores of all methods under one draw of noise and microscope, ready for JSON; None where there is no specimen."""
+def cell(
+    name: str, condition: Condition, pixels: int, draw: int = SEED, methods: tuple[str, ...] = METHODS
+) -> dict[str, Any] | None:
+    """Scores of the methods under one draw of noise and microscope, ready for JSON; None where there is no specimen."""
     specimen = SCENES[name]((pixels, pixels), SEED)
     if specimen is None:
         return None
@@ -51,27 +59,32 @@ def cell(name: str, condition: Condition, pixels: int, draw: int = SEED) -> dict
     remarks: dict[str, Any] = {}
 
     def refine() -> np.ndarray:
-        found = refined(recording, condition)
+        found = _found_by(_refining(recording, condition), recording)
         remarks.update(outcome=found.outcome.name, steps=len(found.history) - 1, chi_square=float(found.chi_square))
         return np.asarray(found.height_nm, np.float64)
 
     calls: dict[str, Callable[[], np.ndarray]] = {
-        METHODS[0]: lambda: frankot_chellappa(recording),
+        PEERS[0]: lambda: frankot_chellappa(recording),
         CLOSED: lambda: photometric(recording),
         SINGULAR: lambda: scaled_to_truth(sem2surface_way(recording.images), specimen.height_nm),
-        METHODS[3]: lambda: through_formula(recording, masks=0),
-        METHODS[4]: lambda: through_formula(recording),
+        PEERS[3]: lambda: through_formula(recording, masks=0),
+        PEERS[4]: lambda: through_formula(recording),
         REFINED: refine,
+        **{name: partial(_height, of(_refining(recording, condition)), recording) for name, of in LEARNED.items()},
     }
     scores = {}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        for method, call in calls.items():
-            height, seconds = _timed(call)
+        for method in methods:
+            height, seconds = _timed(calls[method])
             scores[method] = {**scores_of(height, specimen, recording.hidden), "seconds": seconds}
     remarks["warnings"] = sorted({str(w.message) for w in caught})
     asked = {"scene": name, "condition": condition.label, "pixels": pixels, "draw": draw}
     return {**asked, "hidden_share": float(recording.hidden.mean()), "scores": scores, "refined": remarks}
+
+
+def _height(method: Any, recording: Recording) -> np.ndarray:
+    return np.asarray(_found_by(method, recording).height_nm, np.float64)
 
 
 def _timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
@@ -134,7 +147,7 @@ def bound_row(name: str, condition: Condition, seeds: range, pixels: int = 48) -
     recording = None
     for seed in seeds:
         recording = recorded(specimen, condition, name, 100 + seed)
-        heights = photometric(recording), np.asarray(refined(recording, condition).height_nm, np.float64)
+        heights = photometric(recording), _height(_refining(recording, condition), recording)
         for errors, height in zip(found.values(), heights, strict=True):
             error = height - specimen.height_nm
             errors.append(float(np.mean((error - error.mean()) ** 2)))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from _looped import BOTH, LOOP, ONE_PASS
 from _scenes import CONDITIONS, HIDING
-from _scores import CLOSED, FIGURES, METHODS, REFINED, SINGULAR
+from _scores import CLOSED, FIGURES, METHODS, PEERS, REFINED, SINGULAR
 
 Cells = dict[tuple[str, str], dict[str, Any]]
 LEAST_GAIN = 4.0
@@ -15,12 +16,14 @@ HIDING_RATIO = 30.0
 ASKED = {"plane": "heights", "normals": "normals", "steps": "steps", "facets": "facets"}
 # Ratios this little above 1 are as good.
 _ALIKE = 1.005
+# What learns, and beside what it is asked.
+_LEARNED = ((ONE_PASS, CLOSED), (LOOP, ONE_PASS), (BOTH, REFINED))
 
 
 def summary(cells: Cells, names: list[str], condition: str) -> list[str]:
     """Scenes by methods: height error, plane removed (the singular vectors told scale and parabola), %."""
     lines = [
-        f"| scene | hidden | {' | '.join(METHODS)} | Refined / best other |",
+        f"| scene | hidden | {' | '.join(METHODS)} | Refined / best peer |",
         "|---|---|" + "---|" * (len(METHODS) + 1),
     ]
     for name in names:
@@ -34,13 +37,13 @@ def summary(cells: Cells, names: list[str], condition: str) -> list[str]:
 
 
 def ratio(found: dict[str, Any], figure: str = "plane") -> tuple[float, str]:
-    """Refined's error over that of the best other method, and which that is.
+    """Refined's error over that of the best peer, and which that is.
 
     The singular vectors, which were told the truth's scale and parabola, count in heights alone, against Refined told
     the same."""
     scores = found["scores"]
     own = scores[REFINED].get(figure, math.nan)
-    others = {m: _over(own, scores[m].get(figure, math.nan)) for m in METHODS if m not in (REFINED, SINGULAR)}
+    others = {m: _over(own, scores[m].get(figure, math.nan)) for m in PEERS if m != SINGULAR}
     if figure == "plane":
         others[SINGULAR] = _over(scores[REFINED]["told"], scores[SINGULAR]["told"])
     known = {m: v for m, v in others.items() if not math.isnan(v)}
@@ -70,13 +73,13 @@ def ratios(cells: Cells, names: list[str]) -> list[str]:
 
 
 def bars(cells: Cells) -> list[str]:
-    """What is asked of Refined, and where it is missed, by how much."""
+    """What is asked of Refined and of what learns, and where it is missed, by how much."""
     lines = []
     for figure, what in ASKED.items():
         found = {f"{name}, {condition}": ratio(cell, figure) for (name, condition), cell in cells.items()}
         found = {where: v for where, v in found.items() if not math.isnan(v[0])}
         out = [f"{where} ({value:.2f} x {best})" for where, (value, best) in found.items() if value > _ALIKE]
-        told = f"- Refined at least as good as the best other column in {what}: {len(found) - len(out)} of {len(found)}"
+        told = f"- Refined at least as good as the best of the peers in {what}: {len(found) - len(out)} of {len(found)}"
         lines.append(told + " cells" + (f"; **missed**: {'; '.join(out)}" if out else ", met"))
     gains = {
         f"{name}, {c.label}": _over(scores[CLOSED]["plane"], scores[REFINED]["plane"])
@@ -100,29 +103,48 @@ def bars(cells: Cells) -> list[str]:
         f"- Refined converged in {len(cells) - len(ended)} of {len(cells)} cells"
         + (f"; not: {'; '.join(ended)}" if ended else "")
     )
+    return lines + [line for one, other in _LEARNED for line in _beside(cells, one, other)]
+
+
+def _beside(cells: Cells, one: str, other: str) -> list[str]:
+    """In how many cells a method is at least as good as another, and how it compares on average."""
+    lines = []
+    for figure, what in ASKED.items():
+        pairs = [
+            (c["scores"][one].get(figure, math.nan), c["scores"][other].get(figure, math.nan)) for c in cells.values()
+        ]
+        overs = [over for pair in pairs if not math.isnan(over := _over(*pair))]
+        if overs:
+            alike = sum(over <= _ALIKE for over in overs)
+            mean = math.exp(sum(map(math.log, overs)) / len(overs))
+            told = f"- {one} at least as good as {other} in {what}: {alike} of {len(overs)} cells"
+            lines.append(f"{told}; ratio {mean:.2f} (geometric mean), worst {max(overs):.2f}")
     return lines
 
 
 def missed(cells: Cells) -> dict[tuple[str, str], list[str]]:
-    """Scene and condition of the cells in which another method is nearer -> in which figures."""
+    """Scene and condition of the cells in which a peer is nearer -> in which figures."""
     found = {key: [figure for figure in ASKED if ratio(cell, figure)[0] > _ALIKE] for key, cell in cells.items()}
     return {key: figures for key, figures in found.items() if figures}
 
 
+# What more draws are made with.
+MORE_DRAWN = (*(m for m in PEERS if m != SINGULAR), REFINED)
+
+
 def draws_table(cells: Cells, draws: dict[tuple[str, str], list[dict[str, Any]]]) -> list[str]:
     """Root mean square over several draws of the figures that were missed; first, in how many they are missed still."""
-    methods = [m for m in METHODS if m != SINGULAR]
     lines = [
-        f"| figure | scene | condition | {' | '.join(methods)} | Refined / best other |",
-        "|---|---|---|" + "---|" * (len(methods) + 1),
+        f"| figure | scene | condition | {' | '.join(MORE_DRAWN)} | Refined / best peer |",
+        "|---|---|---|" + "---|" * (len(MORE_DRAWN) + 1),
     ]
     lost: dict[str, list[bool]] = {}
     for key, figures in missed(cells).items():
         for figure in figures:
-            rms = {m: _rms([entry["scores"][m][figure] for entry in draws[key]]) for m in methods}
+            rms = {m: _rms([entry["scores"][m][figure] for entry in draws[key]]) for m in MORE_DRAWN}
             over = _over(rms[REFINED], min(v for m, v in rms.items() if m != REFINED))
             lost.setdefault(figure, []).append(over > _ALIKE)
-            values = " | ".join(f"{rms[m]:.3f}" for m in methods)
+            values = " | ".join(f"{rms[m]:.3f}" for m in MORE_DRAWN)
             lines.append(f"| {FIGURES[figure]} | {key[0]} | {key[1]} | {values} | {over:.2f} |")
     told = ", ".join(f"{sum(still)} of {len(still)} in {ASKED[figure]}" for figure, still in lost.items())
     return [f"Missed over these draws as well: {told}.", "", *lines]

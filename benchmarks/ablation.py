@@ -1,6 +1,6 @@
-"""What do the parts of the closed loop bring? One taken away, or exchanged, at a time.
+"""What do the parts of the closed loop bring, and how is its network trained best? One thing changed at a time.
 
-    python benchmarks/ablation.py [--quick] [--size 96] [--resume FILE]
+    python benchmarks/ablation.py [--quick] [--size 96] [--steps 300] [--resume FILE]
 
 Writes benchmarks/results/ablation.md (ablation_<backend>.md on an accelerator); `--quick` checks the benchmark itself
 and writes nothing.
@@ -8,10 +8,8 @@ and writes nothing.
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import sys
-import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,22 +22,20 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from _kept import keep, kept_in  # noqa: E402
-from _looped import INSIDE, OUTSIDE, seen_from  # noqa: E402
+from _kept import kept_or_made, options  # noqa: E402
+from _looped import INSIDE, LOOP, ONE_PASS, OUTSIDE, seen_from  # noqa: E402
 from _machine import header, write_results  # noqa: E402
-from _scenes import SCENES, Condition, Recording, Specimen  # noqa: E402
+from _scenes import SCENES, Condition, Recording  # noqa: E402
 from _scores import scores_of  # noqa: E402
+from _trainings import Trained, by_optimiser, trained, trainings_table  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
 from eclipsjax.imaging.facets import Facets  # noqa: E402
+from eclipsjax.learn.pretrain import PRESETS, Recipe, figures, pretrain  # noqa: E402
 from eclipsjax.nn.from_normals import FromNormals  # noqa: E402
 
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "eclipsjax-benchmark-programs"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-ASKED = ("islands", "particles", "rough", "AFM grains")
+ASKED = ("step bunch", "islands", "particles", "rough", "AFM grains")
 RATIOS = (30.0, 11.0)
-WHOLE, ONE_PASS = "the loop", "without self-supervision: one pass (Supervised)"
 NOTES = """\
 - Every figure is a ratio to the whole loop's (first row, in its own units) in the same cell, geometric mean over the
   scenes: above 1 is worse. Heights: rms error, a plane removed. Normals: mean angle to those of the truth.
@@ -68,8 +64,8 @@ def random_network() -> ej.NormalNet:
 
 
 LOOPS: dict[str, Callable[[], Any]] = {
-    WHOLE: ej.ClosedLoop,
-    ONE_PASS: ej.Supervised,
+    LOOP: ej.ClosedLoop,
+    f"without self-supervision: one pass ({ONE_PASS})": ej.Supervised,
     "without finetune": partial(ej.ClosedLoop, finetune=False),
     "finetune alone: the network stays": partial(ej.ClosedLoop, moves=None),
     "only the decoder moves": partial(ej.ClosedLoop, moves=ej.Decoder()),
@@ -89,45 +85,34 @@ def row(name: str, ratio: float, state: str, loop: str, pixels: int) -> dict[str
     if specimen is None:
         return None
     recording = seen_from(specimen, Condition(ratio, True, 4), name, 1, state)
-    height, chi_square, seconds = _reconstructed(LOOPS[loop](), recording, specimen)
+    height, chi_square = _reconstructed(LOOPS[loop](), recording)
     scores = scores_of(height, specimen, recording.hidden)
-    kept = {"height": scores["plane"], "normals": scores["normals"], "chi": chi_square, "seconds": seconds}
+    kept = {"height": scores["plane"], "normals": scores["normals"], "chi": chi_square}
     return {"scene": name, "ratio": ratio, "state": state, "loop": loop, "pixels": pixels, **kept}
 
 
-def _reconstructed(method: Any, recording: Recording, specimen: Specimen) -> tuple[np.ndarray, float, float]:
+def _reconstructed(method: Any, recording: Recording) -> tuple[np.ndarray, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        began = time.perf_counter()
         found = ej.reconstruct(recording.images, recording.pixel_nm, recording.scope, method, recording.camera)
-        height = np.asarray(found.height_nm, np.float64)
-    return height, float(found.chi_square), time.perf_counter() - began
+    return np.asarray(found.height_nm, np.float64), float(found.chi_square)
 
 
 def all_rows(scenes: tuple[str, ...], ratios: tuple[float, ...], pixels: int, resume: Path | None) -> list[dict]:
-    """Every row whose specimen is there, those in the file `resume` not again; loop by loop, each compiled once."""
-    done = {_key(e): e for e in kept_in(resume)}
-    asked = [
+    """Every row whose specimen is there, those in the file `resume` not again."""
+    keys = [
         (s, r, state, loop, pixels) for loop in LOOPS for r in ratios for state in (INSIDE, OUTSIDE) for s in scenes
     ]
-    found = []
-    for k, key in enumerate(asked):
-        made = done[key] if key in done else row(*key)
-        if made is None:
-            continue
-        if key not in done:
-            keep(resume, made)
-            told = f"{made['height']:.2f} %, {made['normals']:.2f} deg, chi-square {made['chi']:.2f}"
-            print(f"[{k + 1}/{len(asked)}] {', '.join(map(str, key))}: {told}", file=sys.stderr, flush=True)
-            if k % len(scenes) == 0:
-                # Compiled programs hold memory mappings, of which a Linux process may have 65,530.
-                jax.clear_caches()
-        found.append(made)
-    return found
+    return kept_or_made({key: partial(row, *key) for key in keys}, _key, _told, resume)
 
 
 def _key(entry: dict[str, Any]) -> tuple:
-    return tuple(entry[name] for name in ("scene", "ratio", "state", "loop", "pixels"))
+    return tuple(entry.get(name) for name in ("scene", "ratio", "state", "loop", "pixels"))
+
+
+def _told(entry: dict[str, Any]) -> str:
+    figures = f"{entry['height']:.2f} %, {entry['normals']:.2f} deg, chi-square {entry['chi']:.2f}"
+    return f"{', '.join(map(str, _key(entry)))}: {figures}"
 
 
 def table_of(rows: list[dict[str, Any]]) -> list[str]:
@@ -141,32 +126,71 @@ def table_of(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def trainings(base: Recipe, batches: int, resume: Path | None) -> list[str]:
+    """A table of short trainings of the normal network: by which optimiser?"""
+    config, recipes = ej.NormalNet.shipped().config, by_optimiser(base)
+    start = jax.jit(config.initial_parameters)(jax.random.key(base.seed))
+
+    def errors_of(parameters: Any) -> dict[str, float]:
+        return _over_closed_form(figures(base, config, parameters, batches))
+
+    def made(label: str) -> dict[str, Any]:
+        recipe = recipes.get(label)
+        found = (
+            Trained.not_at_all(errors_of(start))
+            if recipe is None
+            else trained(partial(pretrain, config=config), recipe, errors_of)
+        )
+        return {"training": label, "steps": base.steps, **found._asdict()}
+
+    keys = {(label, base.steps): partial(made, label) for label in ("not trained at all", *recipes)}
+    kept = kept_or_made(keys, lambda e: (e.get("training"), e.get("steps")), str, resume)
+    rows = {entry["training"]: Trained(*(entry[name] for name in Trained._fields)) for entry in kept}
+    text = (
+        f"{base.steps} steps of {base.batch} images of {base.size}^2 pixels, seed {base.seed}. Errors: rms over those "
+        "of the closed form, geometric mean over the families of reliefs, on lessons that were not taught. Seconds "
+        "include compiling, which the first training does for the others as far as they are alike."
+    )
+    return ["## Training", "", text, "", *trainings_table(rows, "")]
+
+
+def _over_closed_form(families: dict[str, dict[str, float]]) -> dict[str, float]:
+    return {
+        name: float(
+            np.exp(np.mean([np.log(errors[name] / errors[f"closed form {name}"]) for errors in families.values()]))
+        )
+        for name in ("normals deg", "heights px")
+    }
+
+
 def _compared(rows: list[dict[str, Any]], loop: str, condition: tuple[float, str]) -> str:
     def of(which: str) -> dict[str, dict]:
         return {r["scene"]: r for r in rows if r["loop"] == which and (r["ratio"], r["state"]) == condition}
 
-    own, whole = of(loop), of(WHOLE)
+    own, whole = of(loop), of(LOOP)
 
     def mean(figure: str) -> float:
-        over = [1.0 if loop == WHOLE else whole[scene][figure] for scene in own]
+        over = [1.0 if loop == LOOP else whole[scene][figure] for scene in own]
         return float(np.exp(np.mean(np.log([own[s][figure] / o for s, o in zip(own, over, strict=True)]))))
 
-    units = (" %", " deg") if loop == WHOLE else ("", "")
+    units = (" %", " deg") if loop == LOOP else ("", "")
     return ", ".join(f"{mean(figure):.2f}{unit}" for figure, unit in zip(("height", "normals"), units, strict=True))
 
 
 def main() -> None:
     """Ask, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=96, help="pixels a side (default 96)")
-    parser.add_argument("--resume", type=Path, help="a file of JSON lines that keeps finished rows")
-    parser.add_argument("--quick", action="store_true", help="one scene and one condition, 48 pixels, nothing written")
+    parser = options(__doc__, 96, "one scene at one S/N, 48 pixels, next to no training")
+    parser.add_argument("--steps", type=int, default=300, help="of every training (default 300)")
     chosen = parser.parse_args()
     pixels = 48 if chosen.quick else chosen.size
     rows = all_rows(ASKED[:1] if chosen.quick else ASKED, RATIOS[: 1 if chosen.quick else 2], pixels, chosen.resume)
     scenes = ", ".join(dict.fromkeys(r["scene"] for r in rows))
     opening = [*header(), f"- {scenes}; {pixels} x {pixels} pixels, 4 segments, float32, one draw of noise"]
-    page = "\n".join(["# What the parts of the closed loop bring", "", *opening, *NOTES, "", *table_of(rows), ""])
+    recipe = dataclasses.replace(PRESETS["cpu"], steps=chosen.steps, size=64)
+    recipe = dataclasses.replace(PRESETS["tiny"], steps=4) if chosen.quick else recipe
+    taught = trainings(recipe, 1 if chosen.quick else 4, chosen.resume)
+    lines = ["# What the parts of the closed loop bring", "", *opening, *NOTES, "", *table_of(rows), "", *taught, ""]
+    page = "\n".join(lines)
     print(page)
     if not chosen.quick:
         write_results("ablation", page)

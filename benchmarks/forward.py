@@ -15,11 +15,10 @@ import math
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +29,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
 
 from _embree import DIRECTIONS, Caster  # noqa: E402
 from _machine import cores, header, write_results  # noqa: E402
+from _timing import Peak, Row, rows_table, seconds, timed  # noqa: E402
 from reference.raymarch import Annulus, signals as marched  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
@@ -38,17 +38,6 @@ jax.config.update("jax_enable_compilation_cache", False)
 
 RADIUS_PX, AZIMUTHS, PIXEL_NM = 128, 64, 10.0
 PAPER_SECONDS = 20 * 3600.0
-
-
-class Row(NamedTuple):
-    """One line of the table: what was asked, what came out, and the bar with whether it was met."""
-
-    question: str
-    first: str = ""
-    run: str = ""
-    figure: str = ""
-    bar: str = ""
-    met: bool | None = None
 
 
 def rough_map(pixels: int, steepest_deg: float = 75.0) -> np.ndarray:
@@ -64,22 +53,6 @@ def rough_map(pixels: int, steepest_deg: float = 75.0) -> np.ndarray:
 def surface(height_px: Any) -> ej.Surface:
     """The map as a surface in the working precision."""
     return ej.Surface(jnp.asarray(height_px, jnp.float32) * PIXEL_NM, PIXEL_NM)
-
-
-def timed(call: Callable[[], Any], again: Callable[[], Any] | None = None, repeats: int = 3) -> tuple[float, float]:
-    """Seconds of the first call, and of the best of `repeats` later ones (of `again`, if given)."""
-
-    def once(f):
-        started = time.perf_counter()
-        jax.block_until_ready(f())
-        return time.perf_counter() - started
-
-    return once(call), min(once(again or call) for _ in range(repeats))
-
-
-def seconds(value: float) -> str:
-    """Three digits and a unit."""
-    return f"{value:.3g} s" if value < 300 else f"{value / 60:.3g} min"
 
 
 def against_embree(pixels: int, table, image: Callable[[], Any]) -> list[Row]:
@@ -197,21 +170,13 @@ def variants(pixels: int, table) -> list[Row]:
 
 def one_size(pixels: int) -> dict[str, float]:
     """Time and memory of this process for one map: run in a child, so that the peak is its own."""
-    import resource
-
     table = ej.acceptance(ej.Microscope.annular())
     relief = surface(rough_map(pixels))
-    idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    idle = Peak.now()
     first, run = timed(partial(ej.render, relief, table, azimuths=AZIMUTHS, radius_px=RADIUS_PX), repeats=2)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    device = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
-    return {
-        "first": first,
-        "run": run,
-        "idle_gib": idle / 2**20,
-        "peak_gib": peak / 2**20,
-        "device_gib": device / 2**30,
-    }
+    peak = Peak.now()
+    memory = {"idle_gib": idle.host_gib, "peak_gib": peak.host_gib, "device_gib": peak.device_gib}
+    return {"first": first, "run": run, **memory}
 
 
 def scaling(sizes: list[int]) -> tuple[list[str], list[Row]]:
@@ -257,12 +222,9 @@ def scaling(sizes: list[int]) -> tuple[list[str], list[Row]]:
 
 def markdown(rows: list[Row], growth: list[str], quick: bool) -> str:
     """The page."""
-    verdict = {True: "met", False: "**missed**", None: ""}
     lines = ["# Forward model", "", *header(), f"- radius {RADIUS_PX} px, {AZIMUTHS} azimuths unless said", ""]
     lines += ["Quick run: only shows that the benchmark works.", ""] if quick else []
-    lines += ["| question | first call | later calls | figure | bar | |", "|---|---|---|---|---|---|"]
-    lines += [f"| {r.question} | {r.first} | {r.run} | {r.figure} | {r.bar} | {verdict[r.met]} |" for r in rows]
-    return "\n".join([*lines, "", *growth, ""])
+    return "\n".join([*lines, *rows_table(rows), "", *growth, ""])
 
 
 def main() -> None:

@@ -10,29 +10,20 @@ on three scenes and writes nothing.
 
 from __future__ import annotations
 
-import argparse
 import sys
-import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import jax
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from _kept import keep, kept_in  # noqa: E402
+from _kept import kept_or_made, options  # noqa: E402
 from _machine import header, write_results  # noqa: E402
 from _scenes import CONDITIONS, SCENES, Condition  # noqa: E402
 from _scores import SEED, bound_row, cell  # noqa: E402
-from _verdict import Cells, bars, bound_table, draws_table, full_table, missed, ratios, summary  # noqa: E402
+from _verdict import MORE_DRAWN, Cells, bars, bound_table, draws_table, full_table, missed, ratios, summary  # noqa: E402
 
-# Nobody asks here how long compiling takes: what an earlier run compiled is found again.
-jax.config.update("jax_compilation_cache_dir", str(Path(tempfile.gettempdir()) / "eclipsjax-benchmark-programs"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-_CELLS_KEPT = 12
 MIDDLE = Condition(30.0, True, 4)
 BOUND_SCENES = ("step bunch", "rough", "nearly flat", "pits", "islands", "particles")
 BOUND_SEEDS = range(5)
@@ -53,6 +44,8 @@ NOTES = """\
 - Refined: `ej.Refined()`, through the exact simulator; in perturbed cells told the standard deviations of gains,
   pedestals, distance and offset (not of the azimuths), and, as ever, that specimens lie level within 4 deg. Frankot and
   Chellappa's heights have no mean slope at all: right to the last digit on scenes without one, whatever the gains.
+- Supervised, ClosedLoop: `ej.Supervised()`, `ej.ClosedLoop()`, told nothing of what is not known of the microscope.
+  "ClosedLoop, then Refined": `ej.ClosedLoop(then=...)` with Refined as above.
 - perturbed: images from a microscope with gains of 1 +- .05 and pedestals of .1 +- .02 of the flat signal (drawn per
   segment), turned by 2 deg, 3 % closer, .05 mm off the axis; reconstructed as if it were the nominal one.
 - height %: rms error, a plane removed, in % of the truth's peak to valley; "parabola off" and "raw" (mean removed)
@@ -63,69 +56,40 @@ NOTES = """\
 """.splitlines()
 
 
-def all_cells(
-    names: list[str], conditions: list[Condition], pixels: int, resume: Path | None
-) -> tuple[Cells, list[str]]:
-    """Every scene under every condition, those in the file `resume` not again; and the scenes that are absent."""
-    done = _done(resume, pixels).get(SEED, {})
-    cells, absent, total = {}, [], len(names) * len(conditions)
-    for k, (condition, name) in enumerate((c, n) for c in conditions for n in names):
-        key = (name, condition.label)
-        if name in absent:
-            continue
-        if key not in done:
-            began = time.perf_counter()
-            found = cell(name, condition, pixels)
-            if found is None:
-                absent.append(name)
-                continue
-            done[key] = keep(resume, found)
-            _progress(k, total, found, time.perf_counter() - began)
-            if k % _CELLS_KEPT == 0:
-                # Compiled programs hold memory mappings, of which a Linux process may have 65,530.
-                jax.clear_caches()
-        cells[key] = done[key]
-    return cells, absent
-
-
-def _done(resume: Path | None, pixels: int) -> dict[int, Cells]:
-    """Finished cells by their draw."""
-    found: dict[int, Cells] = {}
-    for entry in kept_in(resume):
-        if entry.get("pixels") == pixels and "scores" in entry:
-            found.setdefault(entry["draw"], {})[entry["scene"], entry["condition"]] = entry
-    return found
+def all_cells(names: list[str], conditions: list[Condition], pixels: int, resume: Path | None) -> Cells:
+    """Every scene that is there under every condition, those in the file `resume` not again."""
+    asked = [(name, condition) for condition in conditions for name in names]
+    made = {(name, c.label, SEED, pixels): partial(cell, name, c, pixels) for name, c in asked}
+    return {(e["scene"], e["condition"]): e for e in kept_or_made(made, _key, _told, resume)}
 
 
 def more_draws(cells: Cells, pixels: int, resume: Path | None) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Cells in which Refined is not the best in some figure, with other noise and other unknown numbers."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     conditions = {condition.label: condition for condition in CONDITIONS}
-    done = _done(resume, pixels)
-    for key in missed(cells):
-        found[key] = [
-            done.get(draw, {}).get(key) or keep(resume, cell(key[0], conditions[key[1]], pixels, draw))
-            for draw in MORE_DRAWS
-        ]
-        print(f"{len(MORE_DRAWS)} more draws: {', '.join(key)}", file=sys.stderr, flush=True)
-        jax.clear_caches()
+    made = {
+        (name, label, draw, pixels): partial(cell, name, conditions[label], pixels, draw, MORE_DRAWN)
+        for name, label in missed(cells)
+        for draw in MORE_DRAWS
+    }
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for entry in kept_or_made(made, _key, _told, resume):
+        found.setdefault((entry["scene"], entry["condition"]), []).append(entry)
     return found
+
+
+def _key(entry: dict[str, Any]) -> tuple:
+    return tuple(entry.get(name) for name in ("scene", "condition", "draw", "pixels"))
+
+
+def _told(entry: dict[str, Any]) -> str:
+    errors = ", ".join(f"{m} {s['plane']:.3f}" for m, s in entry["scores"].items())
+    return f"{entry['scene']}, {entry['condition']}: {errors} %; {entry['refined']['outcome']}"
 
 
 def all_bounds(names: list[str], resume: Path | None) -> list[dict[str, Any]]:
     """The bound's rows, those in the file `resume` not again."""
-    done = {e["scene"]: e for e in kept_in(resume) if "bound" in e}
-    for name in names:
-        if name not in done and (row := bound_row(name, MIDDLE, BOUND_SEEDS)) is not None:
-            done[name] = keep(resume, row)
-            print(f"bound, {name}: {row}", file=sys.stderr, flush=True)
-    return [done[name] for name in names if name in done]
-
-
-def _progress(k: int, total: int, found: dict[str, Any], seconds: float) -> None:
-    errors = ", ".join(f"{m} {s['plane']:.3f}" for m, s in found["scores"].items())
-    told = f"{found['scene']}, {found['condition']}: {errors} %; {found['refined']['outcome']}; {seconds:.0f} s"
-    print(f"[{k + 1}/{total}] {told}", file=sys.stderr, flush=True)
+    made = {(name, True): partial(bound_row, name, MIDDLE, BOUND_SEEDS) for name in names}
+    return kept_or_made(made, lambda entry: (entry["scene"], "bound" in entry), str, resume)
 
 
 def page_of(
@@ -144,7 +108,12 @@ def page_of(
     lines += [*bars(cells), ""]
     lines += [f"Rms height error, plane removed, in % of peak to valley; {MIDDLE.label}:", ""]
     lines += [*summary(cells, names, MIDDLE.label), "", *NOTES, ""]
-    lines += ["Refined's height error over that of the best other method:", "", *ratios(cells, names), ""]
+    lines += [
+        "Refined's height error over that of the best peer (what stands left of it):",
+        "",
+        *ratios(cells, names),
+        "",
+    ]
     if draws:
         text = (
             f"Wherever Refined is not the best in heights, normals, steps or facets, {len(MORE_DRAWS)} more draws of "
@@ -167,17 +136,15 @@ def page_of(
 
 def main() -> None:
     """Ask, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--size", type=int, default=128, help="pixels a side (default 128)")
+    parser = options(__doc__, 128, "three scenes, two conditions, 64 pixels")
     parser.add_argument("--scenes", nargs="+", choices=list(SCENES), default=list(SCENES), help="only these")
-    parser.add_argument("--resume", type=Path, help="a file of JSON lines that keeps finished cells")
-    parser.add_argument("--quick", action="store_true", help="three scenes, two conditions, 64 pixels, nothing written")
     asked = parser.parse_args()
     names, conditions, pixels, bounded = asked.scenes, CONDITIONS, asked.size, BOUND_SCENES
     if asked.quick:
         names, conditions, pixels, bounded = list(QUICK_SCENES), list(QUICK_CONDITIONS), 64, ()
     opening = [*header(), f"- {pixels} x {pixels} pixels, float32, seed {SEED}, {len(conditions)} conditions"]
-    cells, absent = all_cells(names, conditions, pixels, asked.resume)
+    cells = all_cells(names, conditions, pixels, asked.resume)
+    absent = [name for name in names if name not in {scene for scene, _ in cells}]
     bounds = all_bounds([name for name in bounded if name in names], asked.resume)
     draws = {} if asked.quick else more_draws(cells, pixels, asked.resume)
     page = page_of(cells, draws, bounds, absent, names, opening)

@@ -13,19 +13,19 @@ import argparse
 import dataclasses
 import sys
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
 from _machine import header, write_results  # noqa: E402
 from _surrogates import AZIMUTHS, Errors, Look, Method, looked, network, noisy_normals, scenes  # noqa: E402
+from _trainings import Trained, by_optimiser, trained, trainings_table  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
 from eclipsjax.learn.distil import PRESETS, Pupil, Recipe, distil, figures  # noqa: E402
@@ -37,34 +37,9 @@ NOISES_DEG = (0.0, 3.0)
 _RESTRAINT = 1e-6
 
 
-class Trained(NamedTuple):
-    """Seconds of a whole training, its mean loss over the last steps, and errors on lessons that were kept, %."""
-
-    seconds: float
-    loss: float
-    errors: dict[str, float]
-
-
 def recipes(base: Recipe) -> dict[str, Recipe]:
     """The trainings: as shipped, and with one thing changed."""
-    changed = dataclasses.replace
-    return {
-        "by the recipe: Muon .02, hard examples": base,
-        "AdamW at .003": changed(base, muon=False, adam_rate=3e-3),
-        "AdamW at .01": changed(base, muon=False, adam_rate=1e-2),
-        "no hard examples": changed(base, hard_every=0),
-    }
-
-
-def trained(pupil: Pupil, recipe: Recipe, batches: int) -> Trained:
-    """One training from the beginning."""
-    with tempfile.TemporaryDirectory() as folder:
-        started, last = time.perf_counter(), {}
-        parameters = distil(
-            Path(folder), pupil, recipe, every=-(-recipe.steps // 3), report=lambda _, loss: last.update(loss)
-        )
-        took = time.perf_counter() - started
-    return Trained(took, last["loss"], figures(pupil, recipe, parameters, batches))
+    return by_optimiser(base) | {"no hard examples": dataclasses.replace(base, hard_every=0)}
 
 
 def trainings(base: Recipe, batches: int) -> list[str]:
@@ -76,23 +51,19 @@ def trainings(base: Recipe, batches: int) -> list[str]:
         "whose program is the first one's.", "",
     ]  # fmt: skip
     for name in ("vft", "dsm"):
-        pupil, rows = PUPILS[name](), {}
+        pupil = PUPILS[name]()
         start = jax.jit(pupil.config.initial_parameters)(jax.random.key(base.seed))
-        rows["not trained at all"] = Trained(0.0, float("nan"), figures(pupil, base, start, batches))
+        rows = {"not trained at all": Trained.not_at_all(figures(pupil, base, start, batches))}
         for label, recipe in recipes(base).items():
             print(f"training {name}: {label}", file=sys.stderr)
-            rows[label] = trained(pupil, recipe, batches)
-        kinds = list(rows["not trained at all"].errors)
-        lines += [
-            f"### {name.upper()}", "",
-            f"| training | {' | '.join(kinds)} | loss, last third | seconds |", "|---|" + "---|" * (len(kinds) + 2),
-        ]  # fmt: skip
-        for label, row in rows.items():
-            errors = " | ".join(f"{row.errors[kind]:.3f} %" for kind in kinds)
-            loss = "" if np.isnan(row.loss) else f"{row.loss:.4f}"
-            lines.append(f"| {label} | {errors} | {loss} | {row.seconds:.0f} |")
-        lines.append("")
+            errors_of = partial(_errors, pupil, recipe, batches)
+            rows[label] = trained(partial(distil, pupil=pupil), recipe, errors_of)
+        lines += [f"### {name.upper()}", "", *trainings_table(rows, " %"), ""]
     return lines
+
+
+def _errors(pupil: Pupil, recipe: Recipe, batches: int, parameters: Any) -> dict[str, float]:
+    return figures(pupil, recipe, parameters, batches)
 
 
 def variants(vft: Any) -> dict[str, Method]:

@@ -43,7 +43,8 @@ from _surrogates import (  # noqa: E402
     scenes,
     taller,
 )
-from forward import Row, rough_map, seconds  # noqa: E402
+from _timing import VERDICT, Row, rows_table, seconds  # noqa: E402
+from forward import rough_map  # noqa: E402
 
 import eclipsjax as ej  # noqa: E402
 
@@ -343,7 +344,6 @@ def networks(vft: Path | None, dsm: Path | None) -> dict[str, Any]:
 
 def markdown(answers: dict[str, Answer], nets: dict[str, Any], sizes: Sizes, quick: bool) -> str:
     """The page."""
-    verdict = {True: "met", False: "**missed**", None: ""}
     azimuths = nets["VFT"].config.azimuths
     steeper = ", ".join(f"{name} x{times}" for name, times in STEEPER.items())
     lines = [
@@ -358,13 +358,10 @@ def markdown(answers: dict[str, Answer], nets: dict[str, Any], sizes: Sizes, qui
     for question, answer in answers.items():
         lines += [f"## {question.capitalize()}", ""]
         if question == "speed":
-            lines += ["| question | first call | later calls, best | figure | bar | |", "|---|---|---|---|---|---|"]
-            lines += [
-                f"| {r.question} | {r.first} | {r.run} | {r.figure} | {r.bar} | {verdict[r.met]} |" for r in answer.rows
-            ]
+            lines += rows_table(answer.rows)
         else:
             lines += ["| question | figure | bar | |", "|---|---|---|---|"]
-            lines += [f"| {r.question} | {r.figure} | {r.bar} | {verdict[r.met]} |" for r in answer.rows]
+            lines += [f"| {r.question} | {r.figure} | {r.bar} | {VERDICT[r.met]} |" for r in answer.rows]
         lines += ["", *answer.details]
     return "\n".join([*lines, ""]).replace("\n\n\n", "\n\n")
 

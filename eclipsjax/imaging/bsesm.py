@@ -21,7 +21,7 @@ from eclipsjax._types import InputError, PerSegment, SignalStack, concrete, show
 from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.visible import ClosedForm, Quadrature, body_bands
 from eclipsjax.instrument.acceptance import AcceptanceTable
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw, Lambertian, law_of
 from eclipsjax.specimen.horizon import HardHorizon, Horizon, NoRelief, check_choices, fold_azimuths
 from eclipsjax.specimen.surface import Surface
 
@@ -64,7 +64,7 @@ def render(
     if horizon is None:
         horizon = HardHorizon(radius_px=128 if radius_px is None else radius_px)
     azimuths = check_choices(surface, azimuths, horizon)
-    emission = Lambertian() if emission is None else emission
+    emission = law_of(emission)
     _check_table_and_law(table, emission)
     _check_relief(surface, table)
     _check_field(surface, table)

@@ -19,7 +19,7 @@ from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.photometric import check_directions, flat_response
 from eclipsjax.inverse.reconstruction import Found
 from eclipsjax.inverse.supervised import found_by_network, unlike_training
-from eclipsjax.inverse.unhidden import believed_by, evidence_with, unseen_by
+from eclipsjax.inverse.unhidden import Fit, believed_by, evidence_with, unseen_by
 from eclipsjax.nn.evidence import Answer, Evidence, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
 from eclipsjax.nn.place import Place
@@ -63,6 +63,11 @@ class Seen(NamedTuple):
         shape = task.measurement.level.shape
         normals = jnp.zeros((3, *shape[1:]), flat.signal.dtype).at[2].set(1.0)
         return cls(normals, jnp.broadcast_to(flat.signal[:, None, None], shape))
+
+
+def fit_of(measurement: Measurement, task: Task) -> Fit:
+    """Of these levels in place of the task's own. Gradient: exact in levels and table."""
+    return Fit.of(measurement, task.table, task.emission, task.pixel_size_nm)
 
 
 def seen_by(network: NormalNet, evidence: Evidence, simulator: FromNormals, task: Task) -> Seen:
@@ -119,11 +124,11 @@ class Adapted(Method):
         check_directions(task.table, task.law)
         flat = LevelPixel.of(task)
         seen, unseen, measurement = Seen.level(task, flat), None, task.measurement
-        rest = task.emission, task.pixel_size_nm
         for looks in (LOOKS, MORE_LOOKS):
             factor, _ = flat.factors(self.missed_config, self.missed, seen)
             corrected = without(factor, measurement)
-            unseen = unseen_by(corrected, task.table, self.simulator, *rest, looks, unseen)
-            evidence = evidence_with(unseen, corrected, task.table, *rest)
+            fit = fit_of(corrected, task)
+            unseen = unseen_by(fit, self.simulator, looks, unseen)
+            evidence = evidence_with(unseen, fit)
             seen = seen_by(self.network, evidence, self.simulator, task)
         return dataclasses.replace(task, measurement=corrected), evidence

@@ -29,6 +29,7 @@ def slopes_of_relief(slopes: Float[Array, "2 y x"], evidence: Evidence) -> Float
     return slopes_of_px(Poisson().height_px(*slopes, None, None) + brought_back_px(slopes, evidence))
 
 
+@jax.jit
 def slopes_of_px(height_px: Map) -> Float[Array, "2 y x"]:
     """Slopes of heights in pixels. Gradient: exact."""
     return jnp.stack(Surface(height_px, jnp.ones((), height_px.dtype)).slopes())

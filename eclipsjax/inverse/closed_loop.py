@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,11 +18,11 @@ import numpy as np
 from jaxtyping import Array
 
 from eclipsjax._types import InputError, Map, Scalar, as_real, shown, whole_number
-from eclipsjax.inverse.adapted import LOOKS, MORE_LOOKS, Adapted, LevelPixel, Seen
+from eclipsjax.inverse.adapted import LOOKS, MORE_LOOKS, Adapted, LevelPixel, Seen, fit_of
 from eclipsjax.inverse.integrators.outlying import typical
 from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.lean import check_level, level_information
-from eclipsjax.inverse.loop_value import Given, Judged, Known, Learnt, adam, apart, corrected, judged, step, weight_of
+from eclipsjax.inverse.loop_value import Given, Known, Learnt, adam, apart, corrected, judged, step, weight_of
 from eclipsjax.inverse.method import Method, Progress, Task
 from eclipsjax.inverse.moved_parts import AllParts, MovedParts
 from eclipsjax.inverse.photometric import Slopes
@@ -86,7 +86,7 @@ class ClosedLoop(Method):
 
     def found(self, task: Task, report: Callable[[Progress], None] | None = None) -> Found:
         """Heights of the best round. KeyboardInterrupt ends the loop, not the program."""
-        loop = _Loop(task, self, report)
+        loop = _Loop([task], self, report)
         outcome, adapted = loop.run()
         corrected_task, evidence = adapted.corrected(task)
         found = adapted.found_from(task, corrected_task, evidence)
@@ -100,17 +100,21 @@ class ClosedLoop(Method):
         refined = self.then.found_from(found.height_nm, corrected_task, report)
         return dataclasses.replace(refined, warnings=found.warnings)
 
-    def adapted(self, task: Task, report: Callable[[Progress], None] | None = None) -> tuple[Outcome, Adapted]:
-        """What the loop learns, for further images, and how it ended."""
-        return _Loop(task, self, report).run()
+    def adapted(
+        self, tasks: Sequence[Task], report: Callable[[Progress], None] | None = None
+    ) -> tuple[Outcome, Adapted]:
+        """What the loop learns from one or more sets of images, for further ones, and how it ended."""
+        return _Loop(tasks, self, report).run()
 
 
 class _State(NamedTuple):
-    """What is learnt, the images with what is known of their surface, and what all that is worth."""
+    """What is learnt, every set of images with what is known of its surface, and what all that is worth: the sum of
+    their values, the mean of their chi-squares."""
 
     learnt: Learnt
-    judge: Given
-    found: Judged
+    judges: tuple[Given, ...]
+    value: float
+    chi_square: float
 
 
 class _Diverged(Exception):
@@ -120,28 +124,32 @@ class _Diverged(Exception):
 class _Loop:
     """The rounds, with the best so far."""
 
-    def __init__(self, task: Task, method: ClosedLoop, report: Callable[[Progress], None] | None):
+    def __init__(self, tasks: Sequence[Task], method: ClosedLoop, report: Callable[[Progress], None] | None):
         from eclipsjax.nn.finetune import FinetuneConfig, starting_parameters
 
         self.method, self.report, self.began = method, report, time.monotonic()
-        self.network, simulator = networks(task.table, method.network, method.simulator)
-        dtype = task.measurement.level.dtype
-        missed = FinetuneConfig(segments=task.measurement.level.shape[0])
-        slopes = task.closed_form()
-        self.brightness = typical(slopes.brightness)
-        self.known = Known(
-            task=task,
-            simulator=simulator,
-            flat=LevelPixel.of(task),
-            spread=task.spread_of(_not_of_slope(slopes)).astype(dtype),
-            level_information=jnp.asarray(level_information(method.level_deg), dtype),
-            network_config=self.network.config,
-            missed_config=missed,
-        )
-        self.best = Learnt(self.network.parameters, starting_parameters(missed))
+        self.network, self.simulator = networks(tasks[0].table, method.network, method.simulator)
+        self.missed_config = FinetuneConfig(segments=tasks[0].measurement.level.shape[0])
+        self.knowns = [self._known(task, len(tasks)) for task in tasks]
+        self.best = Learnt(self.network.parameters, starting_parameters(self.missed_config))
         self.best_value = math.inf
-        self.random, self.key = np.random.default_rng(method.seed), jax.random.key(method.seed)
+        self.random = np.random.default_rng(method.seed)
         self.history: list[tuple[float, float]] = []
+
+    def _known(self, task: Task, count: int) -> Known:
+        dtype = task.measurement.level.dtype
+        slopes = task.closed_form()
+        return Known(
+            task=task,
+            simulator=self.simulator,
+            flat=LevelPixel.of(task),
+            brightness=typical(slopes.brightness).astype(dtype),
+            spread=task.spread_of(_not_of_slope(slopes)).astype(dtype),
+            level_information=jnp.asarray(level_information(self.method.level_deg), dtype),
+            share=jnp.asarray(1.0 / count, dtype),
+            network_config=self.network.config,
+            missed_config=self.missed_config,
+        )
 
     def run(self) -> tuple[Outcome, Adapted]:
         """How it ended, and the best round's."""
@@ -153,72 +161,81 @@ class _Loop:
         except _Diverged:
             outcome = Outcome.DIVERGED
         network = NormalNet(self.best.network, self.network.config, self.network.card)
-        rest = self.best.missed, self.known.missed_config, self.method.integrator
-        return outcome, Adapted(network, self.network, self.known.simulator, *rest)
+        rest = self.best.missed, self.missed_config, self.method.integrator
+        return outcome, Adapted(network, self.network, self.simulator, *rest)
 
     def _rounds(self) -> None:
         """What the physics misses is tried first, kind by kind, with the network held: both at once would each learn
         the other's part."""
         from eclipsjax.nn.finetune import of_drift, of_gains, of_law
 
-        state = self._judged(self.best, self._first_given())
+        state = first = self._judged(self.best, tuple(map(self._first_given, range(len(self.knowns)))))
         moved = _moved_by(self.best.network, self.method.moves, self.method.rate)
         held, missed = jax.tree.map(jnp.zeros_like, Learnt(moved, self.best.missed))
         for kind in (of_law, of_gains, of_drift) if self.method.finetune else ():
             tried = jax.tree.map(lambda rate, more: rate + _NUMBERS_RATE * more, missed, kind(missed))
             best = self.best, self.best_value
-            trial = self._taught(state, Learnt(held, tried), _TRIAL, below=float(state.found.value))
-            if _explains(trial.found, state.found):
+            trial = self._taught(state, Learnt(held, tried), _TRIAL, below=state.value)
+            if _explains(trial, state):
                 state, missed = trial, tried
             else:
                 self.best, self.best_value = best
-        self._taught(state, Learnt(moved, missed), self.method.rounds)
+        if self.method.moves is not None or state is not first:
+            self._taught(state, Learnt(moved, missed), self.method.rounds)
 
     def _taught(self, state: _State, rates: Learnt, rounds: int, below: float = math.inf) -> _State:
-        """After so many rounds of steps at these rates, ever slower, or after the first that does not come below."""
-        memory, total = adam().init(state.learnt), rounds * self.method.steps
+        """After so many rounds of steps at these rates, ever slower, or after the first that does not come below. Sets
+        of images take turns, and a round is longer by as many as there are."""
+        count = len(self.knowns)
+        a_round = self.method.steps * count
+        memory, total = adam().init(state.learnt), rounds * a_round
         for taken in range(total):
-            if taken % self.method.steps == 0:
-                given = self._other_noise(state)
-            slower = jnp.asarray(0.5 * (1.0 + math.cos(math.pi * taken / total)), self.known.spread.dtype)
-            part = _part_of(given, self.random)
-            learnt, memory, value = step(state.learnt, memory, rates, slower, part, self.known)
+            which = taken % count
+            if taken % a_round == 0:
+                givens = [self._other_noise(state, k) for k in range(count)]
+            known, part = self.knowns[which], _part_of(givens[which], self.random)
+            slower = jnp.asarray(0.5 * (1.0 + math.cos(math.pi * taken / total)), known.spread.dtype)
+            learnt, memory, value = step(state.learnt, memory, rates, slower, part, known)
             if not math.isfinite(float(value)):
                 raise _Diverged
             state = state._replace(learnt=learnt)
-            if (taken + 1) % self.method.steps == 0:
-                state = self._judged(learnt, self._looked(learnt, state.judge))
-                if float(state.found.value) >= below:
+            if (taken + 1) % a_round == 0:
+                state = self._judged(learnt, tuple(self._looked(learnt, j, k) for k, j in enumerate(state.judges)))
+                if state.value >= below:
                     break
         return state
 
-    def _first_given(self) -> Given:
-        """Everything for the first time: no factors, nothing known of what is hidden."""
-        known, task = self.known, self.known.task
-        entered, asked = apart(task.measurement, jax.random.fold_in(self.key, 0))
-        rest = task.emission, task.pixel_size_nm
-        unseen = unseen_by(entered, task.table, known.simulator, *rest, LOOKS)
-        evidence = evidence_with(unseen, task.measurement, task.table, *rest)
-        std = task.measurement.std
-        weight = weight_of(self.network(evidence), evidence, known.flat, self.brightness.astype(std.dtype), std)
+    def _first_given(self, which: int) -> Given:
+        """Everything of a set of images for the first time: no factors, nothing known of what is hidden."""
+        known = self.knowns[which]
+        task, std = known.task, known.task.measurement.std
+        entered, asked = apart(task.measurement, self._key(which))
+        unseen = unseen_by(fit_of(entered, task), self.simulator, LOOKS)
+        evidence = evidence_with(unseen, fit_of(task.measurement, task))
+        weight = weight_of(self.network(evidence), evidence, known.flat, known.brightness, std)
         place = Place.all_of(weight.shape[1:])
         return Given(entered, asked, unseen, Seen.level(task, known.flat), weight, place, jnp.zeros(2, weight.dtype))
 
-    def _other_noise(self, state: _State) -> Given:
+    def _other_noise(self, state: _State, which: int) -> Given:
         """Other noise, and what is hidden looked for from what is known of it."""
-        entered, asked = apart(self.known.task.measurement, jax.random.fold_in(self.key, len(self.history)))
-        return self._looked(state.learnt, dataclasses.replace(state.judge, entered=entered, asked=asked))
+        entered, asked = apart(self.knowns[which].task.measurement, self._key(which))
+        judge = dataclasses.replace(state.judges[which], entered=entered, asked=asked)
+        return self._looked(state.learnt, judge, which)
 
-    def _looked(self, learnt: Learnt, given: Given) -> Given:
-        known, task = self.known, self.known.task
-        rest = task.table, known.simulator, task.emission, task.pixel_size_nm, MORE_LOOKS
-        unseen = unseen_by(corrected(learnt, given, known), *rest, start=given.unseen)
-        return dataclasses.replace(given, unseen=unseen)
+    def _key(self, which: int) -> Array:
+        """Of a set's noise in this round."""
+        return jax.random.fold_in(jax.random.key(self.method.seed + which), len(self.history))
 
-    def _judged(self, learnt: Learnt, judge: Given) -> _State:
+    def _looked(self, learnt: Learnt, given: Given, which: int) -> Given:
+        known = self.knowns[which]
+        fit = fit_of(corrected(learnt, given, known), known.task)
+        return dataclasses.replace(given, unseen=unseen_by(fit, self.simulator, MORE_LOOKS, given.unseen))
+
+    def _judged(self, learnt: Learnt, judges: tuple[Given, ...]) -> _State:
         """On noise that is never learned from; kept if it is the best."""
-        found = judged(learnt, judge, self.known)
-        value, chi_square = float(found.value), float(found.chi_square)
+        found = [judged(learnt, judge, known) for judge, known in zip(judges, self.knowns, strict=True)]
+        value = sum(float(one.value) for one in found)
+        chi_square = sum(float(one.chi_square) for one in found) / len(found)
         if not math.isfinite(value):
             raise _Diverged
         self.history.append((value, chi_square))
@@ -226,14 +243,15 @@ class _Loop:
             self.best, self.best_value = learnt, value
         if self.report is not None:
             self.report(Progress(len(self.history) - 1, chi_square, time.monotonic() - self.began))
-        return _State(learnt, dataclasses.replace(judge, seen=found.seen), found)
+        seen = (dataclasses.replace(judge, seen=one.seen) for judge, one in zip(judges, found, strict=True))
+        return _State(learnt, tuple(seen), value, chi_square)
 
 
-def _explains(tried: Judged, before: Judged) -> bool:
+def _explains(tried: _State, before: _State) -> bool:
     """Whether a trial explains a good part of what is left beyond noise: a little of it is what bends to anything."""
-    left = max(float(before.chi_square) - 1.0, _LEAST_LEFT)
-    explained = float(before.chi_square - tried.chi_square) / left
-    return explained > _ENOUGH and float(before.value - tried.value) > _WORTH * float(before.value)
+    left = max(before.chi_square - 1.0, _LEAST_LEFT)
+    explained = (before.chi_square - tried.chi_square) / left
+    return explained > _ENOUGH and before.value - tried.value > _WORTH * before.value
 
 
 @jax.jit

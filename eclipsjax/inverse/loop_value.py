@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from eclipsjax._types import PerSegment, Scalar, SignalStack
-from eclipsjax.inverse.adapted import LevelPixel, Seen, seen_by, without
+from eclipsjax.inverse.adapted import LevelPixel, Seen, fit_of, seen_by, without
 from eclipsjax.inverse.explained import left_by
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.method import Task
@@ -49,13 +49,16 @@ class Learnt(NamedTuple):
 
 
 class Known(eqx.Module):
-    """What the whole loop holds fixed: the task, its level pixel, the yield's spread, how level the specimen is."""
+    """What the whole loop holds fixed of one set of images: the task, its level pixel, the typical brightness, the
+    yield's spread, how level the specimen is, and which share of all that is unlikely falls to these images."""
 
     task: Task
     simulator: FromNormals
     flat: LevelPixel
+    brightness: Scalar
     spread: Scalar
     level_information: Scalar
+    share: Scalar
     network_config: Any = eqx.field(static=True)
     missed_config: Any = eqx.field(static=True)
 
@@ -145,8 +148,7 @@ def judged(learnt: Learnt, given: Given, known: Known) -> Judged:
     learnt."""
     task = known.task_of(given.place)
     factor, unlikely = known.factors(learnt, given)
-    rest = task.table, task.emission, task.pixel_size_nm
-    evidence = evidence_with(given.unseen, without(factor, given.entered), *rest)
+    evidence = evidence_with(given.unseen, fit_of(without(factor, given.entered), task))
     seen = seen_by(NormalNet(learnt.network, known.network_config, ""), evidence, known.simulator, task)
     value, chi_square = _value(factor, unlikely, seen, given, known)
     return Judged(value, chi_square, jax.lax.stop_gradient(seen))
@@ -162,7 +164,7 @@ def _value(factor: SignalStack, unlikely: Scalar, seen: Seen, given: Given, know
     counted = math.prod(given.place.whole) / math.prod(_within(seen.signal, given.place).shape[1:])
     lean = jnp.mean(slopes_along(seen.normals), axis=(1, 2)) + given.beyond
     value = 0.5 * _FARTHER * counted * jnp.sum(weight * _within(robust, given.place))
-    value += DISCOUNT * unlikely + 0.5 * known.level_information * jnp.sum(lean**2)
+    value += DISCOUNT * known.share * unlikely + 0.5 * known.level_information * jnp.sum(lean**2)
     # Each pixel's own brightness takes one of its levels.
     free = 1.0 - jnp.where(known.spread > 0, 1.0 / weight.shape[0], 0.0)
     mean = jnp.sum(weight * _within(square, given.place)) / jnp.sum(weight)

@@ -17,7 +17,7 @@ from eclipsjax.inverse.integrators.poisson import Poisson
 from eclipsjax.inverse.measurement import MEDIAN_OF_NORMAL, Measurement
 from eclipsjax.inverse.photometric import Slopes, photometric_slopes
 from eclipsjax.inverse.reconstruction import Found
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw, law_of
 
 # Pixels that vary in brightness by less than this many standard errors of it are taken as alike.
 _ALIKE = 1.0
@@ -50,7 +50,7 @@ class Task(eqx.Module):
     @property
     def law(self) -> EmissionLaw:
         """The angular law, the cosine law where none was given."""
-        return Lambertian() if self.emission is None else self.emission
+        return law_of(self.emission)
 
     def closed_form(self, rounds: int | None = None) -> Slopes:
         """Slopes pixel by pixel. Gradient: exact in the levels."""

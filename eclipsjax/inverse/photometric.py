@@ -21,7 +21,7 @@ from eclipsjax.imaging.facets import Facets
 from eclipsjax.imaging.fisher import SlopeMatrix, Weigher, level_precision, slope_response
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.inverse.measurement import Measurement
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw, Lambertian, law_of
 from eclipsjax.specimen.horizon import NoRelief
 
 # Leans beyond what any segment can see (89 deg) come of noise.
@@ -70,7 +70,7 @@ def photometric_slopes(
 
     Gradient: exact in levels and table.
     """
-    emission = Lambertian() if emission is None else emission
+    emission = law_of(emission)
     if rounds is None:
         rounds = 0 if isinstance(emission, Lambertian) else 3
     check_directions(table, emission)

@@ -7,6 +7,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from eclipsjax._types import InputError, Map, as_real, shown
@@ -103,16 +104,31 @@ def adapted(
     emission: EmissionLaw | None = None,
     grey_range: tuple[float | None, float | None] | None = None,
     report: Callable[[Progress], None] | None = None,
+    skipped: Callable[[int, InputError], None] | None = None,
 ) -> Adapted:
     """What the loop learns from these images, as a method of `reconstruct` that takes one pass for each further frame.
 
-    Arguments as of `reconstruct`; `method` is a `ClosedLoop()`, whose `then` is left aside. Images of any size will do
-    later, of the same microscope and the same kind of specimen. Gradient: none.
+    Arguments as of `reconstruct`, but for these:
+
+    - `images`: `(segment, y, x)`, or several sets of them, `(frame, segment, y, x)` or a list: all are learned from,
+      in turns.
+    - `method`: a `ClosedLoop()`, whose `then` is left aside.
+    - `skipped`: called with the number, from 0, and the error of a set that is no measurement; the others go on.
+      Unless given, such a set ends it with an `InputError` that names it.
+
+    Images of any size will do later, of the same microscope and the same kind of specimen. Gradient: none.
     """
     method = ClosedLoop() if method is None else method
     if not isinstance(method, ClosedLoop):
         raise InputError(f"method is {shown(method)}: give ClosedLoop(), an object.")
-    return method.adapted(_task(images, pixel_size_nm, scope, camera, emission, grey_range), report)[1]
+    rest = pixel_size_nm, scope, camera, emission, grey_range
+    several = np.ndim(images[0]) == 3 if isinstance(images, list | tuple) and images else np.ndim(images) == 4
+    if not several:
+        return method.adapted([_task(images, *rest)], report)[1]
+    tasks = list(_each_named(images, lambda one: _task(one, *rest), skipped))
+    if not tasks:
+        raise InputError("none of the sets of images is a measurement: there is nothing to learn from.")
+    return method.adapted(tasks, report)[1]
 
 
 def _task(images: Any, pixel_size_nm: Any, scope: Any, camera: Any, emission: Any, grey_range: Any) -> Task:
@@ -145,14 +161,21 @@ def reconstruct_frames(
 
     An `InputError` names the frame, counted from 0. Gradient: none; `vmap` goes over `photometric_slopes`.
     """
+    yield from _each_named(frames, lambda images: reconstruct(images, pixel_size_nm, scope, *choices, **named), skipped)
+
+
+def _each_named(
+    frames: Iterable[Any], call: Callable[[Any], Any], skipped: Callable[[int, InputError], None] | None
+) -> Iterator[Any]:
+    """`call` of one frame after the other; an error names its frame, and goes to `skipped` if that is given."""
     for number, images in enumerate(frames):
         try:
-            yield reconstruct(images, pixel_size_nm, scope, *choices, **named)
+            yield call(images)
         except InputError as error:
-            named_error = InputError(f"frame {number}: {error}")
+            named = InputError(f"frame {number}: {error}")
             if skipped is None:
-                raise named_error from error
-            skipped(number, named_error)
+                raise named from error
+            skipped(number, named)
 
 
 def _closed_form(height: Map, slopes: Slopes, pixel: Array, integrator: Any) -> Found:

@@ -22,7 +22,7 @@ from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.inverse.integrators.links import loop_sums
 from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import flat_response, photometric_slopes
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw, law_of
 
 # Pixels along each side that are looked at. A swap is believed if it takes away this share of what exceeds the noise,
 # which must be so many standard deviations of a sum of squares and so much of what noise alone leaves.
@@ -42,7 +42,7 @@ def check_swapped(
     rows, columns = measurement.level.shape[1:]
     top, left = max((rows - _SIDE) // 2, 0), max((columns - _SIDE) // 2, 0)
     part = jax.tree.map(lambda v: v[:, top : top + _SIDE, left : left + _SIDE] if v.ndim == 3 else v, measurement)
-    part = _equalised(part, flat_response(table, Lambertian() if emission is None else emission)[:, 0, 0, 0])
+    part = _equalised(part, flat_response(table, law_of(emission))[:, 0, 0, 0])
     part = dataclasses.replace(part, noise=_at_least(part, _MODEL_ERROR))
     count = len(table.names)
     exchanged, turned = _other_orders(table.names)

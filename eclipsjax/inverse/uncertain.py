@@ -14,7 +14,7 @@ from eclipsjax._types import InputError, PerSegment, SignalStack, shown
 from eclipsjax.imaging.sensitivity import instrument_numbers, numbers_moved, read_number, resolve_numbers, stem
 from eclipsjax.instrument.acceptance import AcceptanceTable, NoField, acceptance
 from eclipsjax.instrument.microscope import Microscope
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw, law_of
 
 GAIN, PEDESTAL = "detector.segments.gain", "detector.segments.pedestal"
 # What shapes the image without touching which directions reach which segment.
@@ -59,7 +59,7 @@ class Instrument(eqx.Module):
         emission: EmissionLaw | None = None,
     ) -> Instrument:
         """The instrument with `uncertain` numbers: name -> standard deviation."""
-        model = Model(scope, Lambertian() if emission is None else emission)
+        model = Model(scope, law_of(emission))
         std: dict[str, float] = {}
         for name, deviation in uncertain.items():
             if not (np.ndim(deviation) == 0 and np.isfinite(deviation) and deviation > 0):

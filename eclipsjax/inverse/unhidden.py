@@ -18,7 +18,6 @@ from jaxtyping import Array, Float
 
 from eclipsjax._types import Scalar, SignalStack
 from eclipsjax.imaging.bsesm import render
-from eclipsjax.imaging.facets import Facets
 from eclipsjax.instrument.acceptance import AcceptanceTable
 from eclipsjax.inverse.brought_back import slopes_of_px
 from eclipsjax.inverse.integrators.outlying import typical
@@ -27,9 +26,8 @@ from eclipsjax.inverse.measurement import Measurement
 from eclipsjax.inverse.photometric import flat_response, leaning, linear_reader, read
 from eclipsjax.nn.evidence import Evidence, slopes_along, unit_normals
 from eclipsjax.nn.from_normals import FromNormals
-from eclipsjax.specimen.emission import EmissionLaw, Lambertian
+from eclipsjax.specimen.emission import EmissionLaw, law_of
 from eclipsjax.specimen.horizon import GivenHorizon
-from eclipsjax.specimen.surface import Surface
 
 # Measured on pits, islands and gratings: 1 takes eight rounds for what this does in four, 2 swings.
 _FURTHER = 1.5
@@ -76,28 +74,18 @@ def evidence_of(
 ) -> Evidence:
     """Normals after so many `rounds` with all that belongs to them. Gradient: exact in levels and table for what the
     simulator says held fixed."""
-    unseen = unseen_by(measurement, table, simulator, emission, pixel_size_nm, rounds)
-    return evidence_with(unseen, measurement, table, emission, pixel_size_nm)
+    fit = Fit.of(measurement, table, emission, pixel_size_nm)
+    return evidence_with(unseen_by(fit, simulator, rounds), fit)
 
 
-def unseen_by(
-    measurement: Measurement,
-    table: AcceptanceTable,
-    simulator: FromNormals,
-    emission: EmissionLaw | None = None,
-    pixel_size_nm: Any = 1.0,
-    rounds: int = 4,
-    start: Unseen | None = None,
-) -> Unseen:
+def unseen_by(fit: Fit, simulator: FromNormals, rounds: int = 4, start: Unseen | None = None) -> Unseen:
     """The fixed point after so many `rounds` from `start` (nothing known unless given). Gradient: none (a search)."""
-    level = measurement.level
-    fit = _fitted(measurement, _flat(measurement, table, emission, pixel_size_nm))
 
     def further(unseen: Unseen) -> Unseen:
-        believed = believed_by(simulator, _slopes(fit, unseen, level), table, emission, pixel_size_nm)
-        return _further(fit, unseen, believed, measurement)
+        believed = believed_by(simulator, _slopes(fit, unseen), fit.table, fit.emission, fit.pixel_size_nm)
+        return _further(fit, unseen, believed)
 
-    found = _repeated(further, Unseen.nothing(level) if start is None else start, rounds)
+    found = _repeated(further, Unseen.nothing(fit.measurement.level) if start is None else start, rounds)
     return lax.stop_gradient(found)
 
 
@@ -108,17 +96,6 @@ def _repeated(further: Callable[[Unseen], Unseen], unseen: Unseen, rounds: int) 
     for _ in range(rounds):
         unseen = further(unseen)
     return unseen
-
-
-def evidence_with(
-    unseen: Unseen,
-    measurement: Measurement,
-    table: AcceptanceTable,
-    emission: EmissionLaw | None = None,
-    pixel_size_nm: Any = 1.0,
-) -> Evidence:
-    """What the levels say when so much is hidden. Gradient: exact in levels and table."""
-    return _evidence(unseen, measurement, _flat(measurement, table, emission, pixel_size_nm))
 
 
 def believed_by(
@@ -136,25 +113,39 @@ def believed_by(
     given = isinstance(horizon, GivenHorizon)
     signal = render(facets, table, azimuths if given else _AZIMUTHS, emission=emission, horizon=horizon)
     of_facets = jnp.stack(facets.slopes())
-    return Believed(signal, of_facets, of_facets if given else _of_relief(facets))
+    return Believed(signal, of_facets, of_facets if given else slopes_of_px(facets.height_nm / facets.pixel_size_nm))
 
 
-@jax.jit
-def _of_relief(facets: Facets) -> Float[Array, "2 y x"]:
-    return jnp.stack(Surface(facets.height_nm, facets.pixel_size_nm).slopes())
-
-
-class _Fit(eqx.Module):
+class Fit(eqx.Module):
     """The closed form's own linear fit: `fit(level, missing)` is u of every pixel, `(3, y, x)`.
 
+    - `measurement`, `table`, `emission`, `pixel_size_nm`: what is fitted, and by what.
     - `flat`: signals of a level pixel and their derivatives, `(segment, 3, 1, 1)`, or a map where the detector changes
       across the field. `reader`, `covariance`: of u. `bright`: the typical brightness before anything is known.
     """
 
+    measurement: Measurement
+    table: AcceptanceTable
+    emission: EmissionLaw | None
+    pixel_size_nm: Scalar
     flat: Float[Array, "segment 3 row column"]
     reader: Float[Array, "3 segment y x"]
     covariance: Float[Array, "3 3 y x"]
     bright: Scalar
+
+    @classmethod
+    def of(
+        cls,
+        measurement: Measurement,
+        table: AcceptanceTable,
+        emission: EmissionLaw | None = None,
+        pixel_size_nm: Any = 1.0,
+    ) -> Fit:
+        """From the levels as they are. Gradient: exact in levels and table."""
+        level = measurement.level
+        pixel_nm = jnp.asarray(pixel_size_nm, level.dtype)
+        flat = flat_response(table, law_of(emission), level.shape[1:], pixel_nm).astype(level.dtype)
+        return cls(measurement, table, emission, pixel_nm, flat, *_fitted(measurement, flat))
 
     def __call__(self, level: SignalStack, missing: SignalStack | None = None) -> Float[Array, "3 y x"]:
         return read(self.reader, level if missing is None else level + missing * self.flat[:, 0])
@@ -163,47 +154,43 @@ class _Fit(eqx.Module):
         """Levels of u where nothing is hidden."""
         return sum(self.flat[:, a] * u[a][None] for a in range(3))
 
-    def normals(self, unseen: Unseen, level: SignalStack) -> Float[Array, "3 y x"]:
+    def normals(self, unseen: Unseen) -> Float[Array, "3 y x"]:
         """Along (dz/dx, dz/dy, 1), when so much is hidden."""
-        return _normals(self(level + unseen.beyond, self.bright * unseen.missing), self.bright)
-
-
-def _flat(measurement: Measurement, table: AcceptanceTable, emission: EmissionLaw | None, pixel: Any) -> Any:
-    level = measurement.level
-    law = Lambertian() if emission is None else emission
-    return flat_response(table, law, level.shape[1:], jnp.asarray(pixel, level.dtype)).astype(level.dtype)
+        return _normals(self(self.measurement.level + unseen.beyond, self.bright * unseen.missing), self.bright)
 
 
 @jax.jit
-def _fitted(measurement: Measurement, flat: Float[Array, "segment 3 row column"]) -> _Fit:
+def _fitted(
+    measurement: Measurement, flat: Float[Array, "segment 3 row column"]
+) -> tuple[Float[Array, "3 segment y x"], Float[Array, "3 3 y x"], Scalar]:
     level = measurement.level
     reader, covariance = linear_reader(flat, measurement.noise.weigher(level))
-    return _Fit(flat, reader, covariance, typical(leaning(read(reader, level))[2]))
+    return reader, covariance, typical(leaning(read(reader, level))[2])
 
 
 @jax.jit
-def _slopes(fit: _Fit, unseen: Unseen, level: SignalStack) -> Float[Array, "2 y x"]:
-    return slopes_along(fit.normals(unseen, level))
+def _slopes(fit: Fit, unseen: Unseen) -> Float[Array, "2 y x"]:
+    return slopes_along(fit.normals(unseen))
 
 
 @jax.jit
-def _further(fit: _Fit, unseen: Unseen, believed: Believed, measurement: Measurement) -> Unseen:
+def _further(fit: Fit, unseen: Unseen, believed: Believed) -> Unseen:
     """The next round, from what the simulator believes of the normals of this one."""
-    level, bright = measurement.level, fit.bright
-    own = fit.normals(unseen, level)
+    level, bright = fit.measurement.level, fit.bright
+    own = fit.normals(unseen)
     facets, relief = unit_normals(believed.of_facets), unit_normals(believed.of_relief)
     linear = fit.explained(facets[jnp.array([2, 0, 1])])
     found = jnp.clip((linear - believed.signal) / fit.flat[:, 0], -_MOST_MISSING, _MOST_MISSING)
     # A level that was cut off is no farther from what is seen than it must be.
     past = bright * believed.signal - level
-    beyond = jnp.where(_cut_off(measurement) * past > 0, past, 0.0)
+    beyond = jnp.where(_cut_off(fit.measurement) * past > 0, past, 0.0)
     return Unseen(unseen.missing + _FURTHER * (found - unseen.missing), beyond, facets - own, relief - own)
 
 
 @jax.jit
-def _evidence(unseen: Unseen, measurement: Measurement, flat: Float[Array, "segment 3 row column"]) -> Evidence:
-    fit = _fitted(measurement, flat)
-    level, bright = measurement.level, fit.bright
+def evidence_with(unseen: Unseen, fit: Fit) -> Evidence:
+    """What the levels say when so much is hidden. Gradient: exact in levels and table."""
+    measurement, level, bright = fit.measurement, fit.measurement.level, fit.bright
     u = fit(level + unseen.beyond, bright * unseen.missing)
     explained = fit.explained(u) - bright * unseen.missing * fit.flat[:, 0]
     own = _normals(u, bright)

@@ -132,6 +132,11 @@ class ForwardLobe(EmissionLaw):
         return kappa.astype(like.dtype), self.strength.astype(like.dtype)
 
 
+def law_of(emission: Any) -> Any:
+    """The law that is given, the cosine law where none is. Gradient: exact."""
+    return Lambertian() if emission is None else emission
+
+
 def lobe_fraction(kappa: Array, cos_tilt: Array) -> Array:
     """Share of the lobe exp(kappa m.d) that leaves the surface when its axis m lies `tilt` off the normal.
 

@@ -112,6 +112,34 @@ def test_where_physics_misses_nothing_normals_are_better_and_factors_stay_near_1
         ej.reconstruct(turned[:3], 1.0, ej.Microscope.annular(3), adapted, CAMERA)
 
 
+@pytest.mark.slow
+def test_several_frames_teach_together_and_a_bad_one_is_named(surface):
+    rough = ej.synthetic.rough((SIDE, SIDE), 1.0, key=jax.random.key(2), rms_slope=0.3).surface
+    rough = ej.Surface(rough.height_nm.astype(jnp.float32), 1.0)
+    gains = jnp.array([1.06, 0.95, 0.96, 1.04])
+    where = lambda s: (s.detector.segments.gain, s.detector.distance_mm)  # noqa: E731
+    other = eqx.tree_at(where, SCOPE, (gains, 1.15 * SCOPE.detector.distance_mm))
+    first, second = images_of(surface, other), images_of(rough, other)
+    left_out = []
+    frames = [first, jnp.full_like(first, jnp.nan), second]
+    adapted = ej.adapted(frames, jnp.float32(1.0), SCOPE, camera=CAMERA, skipped=lambda *told: left_out.append(told))
+    [(number, error)] = left_out
+    assert number == 1 and str(error).startswith("frame 1: ")
+    for images, truth in ((first, surface), (second, rough)):
+        plain, taught = (
+            ej.reconstruct(images, jnp.float32(1.0), SCOPE, method, CAMERA) for method in (ej.Supervised(), adapted)
+        )
+        assert angle_deg(taught, truth) < 0.7 * angle_deg(plain, truth)
+
+
+def test_frames_of_which_none_is_a_measurement_teach_nothing():
+    bad = jnp.full((2, 4, 8, 8), jnp.nan)
+    with pytest.raises(ej.InputError, match="^frame 0: "):
+        ej.adapted(bad, 1.0, SCOPE)
+    with pytest.raises(ej.InputError, match="there is nothing to learn from"):
+        ej.adapted(bad, 1.0, SCOPE, skipped=lambda *told: None)
+
+
 def task_of(images):
     from eclipsjax.inverse.pipeline import _task
 
