@@ -134,7 +134,7 @@ def test_several_frames_teach_together_and_a_bad_one_is_named(surface):
 
 def test_frames_of_which_none_is_a_measurement_teach_nothing():
     bad = jnp.full((2, 4, 8, 8), jnp.nan)
-    with pytest.raises(ej.InputError, match="^frame 0: "):
+    with pytest.raises(ej.InputError, match=r"^frame 0: "):
         ej.adapted(bad, 1.0, SCOPE)
     with pytest.raises(ej.InputError, match="there is nothing to learn from"):
         ej.adapted(bad, 1.0, SCOPE, skipped=lambda *told: None)
