@@ -186,7 +186,11 @@ def step(
     pixels = math.prod(given.place.whole)
     value, slope = jax.value_and_grad(lambda p: judged(p, given, known).value / pixels)(learnt)
     downhill, memory = adam().update(slope, memory)
-    return jax.tree.map(lambda p, rate, way: p - slower * rate * way, learnt, rates, downhill), memory, value
+
+    def moved(parameter: Array, rate: Array, way: Array) -> Array:
+        return parameter - slower.astype(parameter.dtype) * rate * way
+
+    return jax.tree.map(moved, learnt, rates, downhill), memory, value
 
 
 def adam() -> Any:
