@@ -2,7 +2,9 @@
 
 factor_k = 1 + law(n_z, n . d_k, how dark) + gain_k(x, y). The law is one for all segments and all pixels, sees a normal
 only as it lies to the segment, and is 0 in the mean over segments: it can be a lobe, another distance, another energy.
-Gains are a few cosine waves each, slow across the field. Both are nothing at the start and are held near it.
+Where the yield varies from pixel to pixel, brightness does not tell how steep a slope is, and a law that grows as
+slopes do could not be told from a relief that is taller or lower: there it may grow as their squares only. Gains are a
+few cosine waves each, slow across the field. Both are nothing at the start and are held near it.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ _GAIN, _DRIFT, _LAW = 0.05, 0.02, 0.05
 
 @dataclass(frozen=True)
 class FinetuneConfig(NetworkConfig):
-    """`segments` of the detector; `waves` of the gains along either axis, the constant included; `hidden` units."""
+    """`segments` of the detector; `waves` of the gains along either axis, the constant included; `hidden` units;
+    with which power of slopes the law begins to grow (`law_order`, 1 or 2)."""
 
     segments: int = 4
     waves: int = 3
     hidden: int = 8
+    law_order: int = 1
 
     def network(self, rngs: nnx.Rngs) -> Finetune:
         """A network of this shape."""
@@ -42,6 +46,7 @@ class Finetune(nnx.Module):
     """`finetune(normals, signal, flat, lean)`: factors less 1, `(segment, y, x)`."""
 
     def __init__(self, config: FinetuneConfig, *, rngs: nnx.Rngs):
+        self.law_order = config.law_order
         self.gains = nnx.Param(jnp.zeros((config.segments, config.waves, config.waves), jnp.float32))
         self.hidden = nnx.Linear(3, config.hidden, rngs=rngs)
         self.law = nnx.Param(jnp.zeros(config.hidden, jnp.float32))
@@ -62,9 +67,20 @@ class Finetune(nnx.Module):
         shown = jnp.stack([low, toward, dark], axis=-1)
         # A level pixel is left alone: its brightness is the gains' and the yield's affair.
         found = jnp.tanh(self.hidden(shown)) - jnp.tanh(self.hidden.bias[...])[None, None, None]
+        if self.law_order > 1:
+            found = found - self._growths()[None, None, None] * toward[..., None]
         law = jnp.einsum("kyxh,h->kyx", found, self.law[...])
         # How bright a leaning pixel is in all segments together is what tells how steep it is: that stays.
         return _LAW * (law - jnp.mean(law, axis=0, keepdims=True)) + self.drift(place)
+
+    def growth(self) -> Scalar:
+        """What the law adds to a segment's relative change with small slopes, as a share of it. Gradient: exact."""
+        return _LAW * jnp.sum(self._growths() * self.law[...]) * float(self.law_order == 1)
+
+    def _growths(self) -> Float[Array, "hidden"]:
+        """Of every hidden unit: a little slope is seen in `toward` and, as much, in `dark`."""
+        kernel = self.hidden.kernel[...]
+        return (1.0 - jnp.tanh(self.hidden.bias[...]) ** 2) * (kernel[1] + kernel[2])
 
     def drift(self, place: Place) -> SignalStack:
         """Gains less 1 across a part of the field."""
@@ -96,6 +112,12 @@ def factors(
     place = Place.all_of(normals.shape[1:]) if place is None else place
     less_one = network(normals, signal, flat, lean, place)
     return 1.0 + jnp.maximum(less_one, -0.5), network.unlikely()
+
+
+@partial(jax.jit, static_argnums=0)
+def law_growth(config: FinetuneConfig, parameters: Any) -> Scalar:
+    """`Finetune.growth`: about by how much taller or lower relief becomes. Gradient: exact."""
+    return config.filled(parameters).growth()
 
 
 def _waves(start: Any, count: int, total: int, waves: int, dtype: Any) -> Float[Array, "wave n"]:

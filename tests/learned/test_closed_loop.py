@@ -247,6 +247,22 @@ def test_factors_say_nothing_of_level_ground_and_of_how_bright_a_slope_is():
     assert float(unlikely) == 0.0
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_law_begins_to_grow_with_the_power_of_slopes_that_it_may(order):
+    config = FinetuneConfig(segments=3, law_order=order)
+    missed = random_missed(config)
+    missed["gains"] = jnp.zeros_like(missed["gains"])
+    lean, flat = jnp.array([[0.5, 0.1], [-0.3, 0.4], [-0.2, -0.5]]), jnp.array([0.2, 0.25, 0.3])
+
+    def less_one(slope):
+        normal = jnp.array([slope, 0.5 * slope, 1.0]) / math.sqrt(1.0 + 1.25 * slope**2)
+        signal = flat * (1.0 + lean @ normal[:2])
+        return np.asarray(factors(config, missed, normal[:, None, None], signal[:, None, None], flat, lean)[0]) - 1.0
+
+    np.testing.assert_allclose(less_one(2e-4), 2.0**order * less_one(1e-4), rtol=0.02)
+    assert np.abs(less_one(0.5)).max() > 1e-4
+
+
 def test_a_part_has_the_factors_of_the_whole():
     config = FinetuneConfig(segments=3)
     missed, flat = random_missed(config), jnp.array([0.2, 0.25, 0.3])
