@@ -132,18 +132,19 @@ def of_training(preset: str) -> list[Row]:
     recipe, config = PRESETS[preset], ej.NormalNet.shipped().config
     optimiser, terms = optimiser_of(recipe), partial(losses, config)
     state = start_of(optimiser, config.initial_parameters(jax.random.key(0)))
-    lesson = lesson_of(recipe, 1)
+    # One family of reliefs and one number of segments: others are programs of their own.
+    seeds = iter(2 * 3 * k + 1 for k in itertools.count())
+    draw = lambda: lesson_of(recipe, next(seeds), "rough")  # noqa: E731
+    lesson = draw()
     mean = jax.jit(lambda parameters: jnp.mean(jax.vmap(partial(terms, parameters))(lesson)[:, 0]))
     slope = jax.jit(jax.grad(mean))
-    # Numbers of segments take turns, of which each is a program of its own.
-    seeds = iter(2 * 3 * k + 1 for k in itertools.count(1))
 
     def step() -> Any:
-        return learnt(optimiser, recipe.averaging, terms, state, lesson_of(recipe, next(seeds)))
+        return learnt(optimiser, recipe.averaging, terms, state, draw())
 
     forward = timed(partial(mean, state["parameters"]))[1]
     parts = {
-        "scenes, microscopes, images, what physics says": timed(lambda: lesson_of(recipe, next(seeds)))[1],
+        "scenes, microscopes, images, what physics says": timed(draw)[1],
         "network and heights, forward": forward,
         "backward": timed(partial(slope, state["parameters"]))[1] - forward,
     }
